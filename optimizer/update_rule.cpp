@@ -1,0 +1,1 @@
+#include "optimizer/update_rule.h"

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/dtype.h"
+
+namespace strata {
+
+/// The numbers of one optimizer step, the same on every rank.
+struct UpdateStep {
+  std::int64_t step = 1;        ///< 1 for the first update: bias correction uses it
+  float learning_rate = 0.0f;
+  float gradient_scale = 1.0f;  ///< on every gradient: the clip coefficient
+};
+
+/// One chunk of a shard's sections in host memory, all of `numel` elements. The fp32 master is
+/// (hi << 16) + lo (see optimizer/split.h). `gradient` is fp32 or bf16 and only read.
+struct UpdateChunk {
+  std::int64_t numel = 0;
+  std::uint16_t* hi = nullptr;
+  std::int16_t* lo = nullptr;
+  float* m = nullptr;
+  float* v = nullptr;
+  const void* gradient = nullptr;
+  Dtype gradient_dtype = Dtype::kF32;
+};
+
+/// A run of elements of a chunk that the rule treats alike.
+struct UpdateSegment {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  bool decay = true;       ///< weight decay applies
+};
+
+/// Advances sections by one step, elementwise: any chunk of any shard, in any order, gives the same bits.
+/// Elements outside the segments (padding, frozen) are left alone. Runs on the caller's thread with
+/// `threads` OpenMP threads.
+class UpdateRule {
+ public:
+  virtual ~UpdateRule() = default;
+  virtual void update(const UpdateChunk& chunk, std::span<const UpdateSegment> segments,
+                      const UpdateStep& step, int threads) const = 0;
+};
+
+}  // namespace strata

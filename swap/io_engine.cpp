@@ -1,0 +1,1 @@
+#include "swap/io_engine.h"
