@@ -1,0 +1,22 @@
+#pragma once
+
+// Internal: shared by the readers of JSON files from strangers. Not installed.
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+namespace strata {
+
+/// The whole file as bytes. @throws FormatError if it is longer than `cap_bytes`, IoError if
+/// unreadable
+std::string read_text_file(const std::filesystem::path& file, std::size_t cap_bytes);
+
+/// Parses hostile JSON: valid UTF-8, an object outside, nesting at most `max_depth`, no key twice
+/// in one object. @throws FormatError that starts with `path`
+nlohmann::json parse_json_object(std::string_view text, const std::string& path, int max_depth);
+
+}  // namespace strata

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/ops.h"
+
+namespace strata {
+
+enum class NormKind : std::uint8_t { kLayer, kRms };
+enum class PositionKind : std::uint8_t { kLearned, kRotary };
+
+/// How rotary frequencies f are stretched for contexts longer than those of pretraining.
+struct RotaryScaling {
+  enum class Kind : std::uint8_t { kNone, kLinear, kLlama3 };
+
+  Kind kind = Kind::kNone;
+  double factor = 1.0;  ///< kLinear: f / factor. kLlama3: the same for the long wavelengths only
+  double low_frequency_factor = 1.0;    ///< kLlama3: wavelengths over original / low are divided
+  double high_frequency_factor = 4.0;   ///< kLlama3: wavelengths under original / high are kept
+  std::int64_t original_positions = 0;  ///< kLlama3: context length of pretraining
+
+  bool operator==(const RotaryScaling&) const = default;
+};
+
+/// One decoder-only transformer with pre-norm layers: everything that decides its parameters and
+/// its mathematics. A plain value; parse_config() and preset() return only values that passed
+/// check(). Dropout is not part of it: Strata trains without.
+struct ModelConfig {
+  std::string family;  ///< `model_type` of config.json: "gpt2", "llama"
+
+  std::int64_t vocab_size = 0;  ///< rows of the token table, [1, 2^31)
+  std::int64_t hidden = 0;      ///< C
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;          ///< H
+  std::int64_t kv_heads = 0;       ///< G, divides heads
+  std::int64_t head_size = 0;      ///< D; heads * head_size need not be `hidden`
+  std::int64_t intermediate = 0;   ///< width of the MLP
+  std::int64_t max_positions = 0;  ///< kLearned: rows of the position table. kRotary: advice only
+
+  NormKind norm = NormKind::kRms;
+  float norm_epsilon = 1e-5f;
+
+  PositionKind positions = PositionKind::kRotary;
+  double rope_theta = 10000.0;
+  RotaryScaling rope_scaling;
+
+  Activation activation = Activation::kSilu;
+  bool gated_mlp = true;     ///< down(f(gate x) * up x) instead of down(f(up x))
+  bool scale_scores = true;  ///< attention scores times head_size^-0.5
+
+  bool query_key_value_bias = false;
+  bool output_bias = false;
+  bool mlp_bias = false;
+  bool tied = false;  ///< the head uses the token table; else it has a table of its own
+
+  float initializer_range = 0.02f;          ///< standard deviation of fresh weights
+  bool scale_residual_initializer = false;  ///< o and down: initializer_range / sqrt(2 layers)
+
+  Dtype weight_dtype = Dtype::kF32;      ///< `torch_dtype`: fp32, bf16 or fp16
+  std::vector<std::int32_t> end_tokens;  ///< `eos_token_id`; may be empty, may be >= vocab_size
+  std::int32_t begin_token = -1;         ///< `bos_token_id`; -1: none
+
+  bool norm_bias() const noexcept { return norm == NormKind::kLayer; }
+  float attention_scale() const noexcept;
+  std::int64_t query_width() const noexcept { return heads * head_size; }         ///< H D
+  std::int64_t key_value_width() const noexcept { return kv_heads * head_size; }  ///< G D
+
+  bool operator==(const ModelConfig&) const = default;
+};
+
+/// Every number in range and consistent with the others, so that no product of them overflows.
+/// @throws FormatError that starts with `path` and names the key and its value
+void check(const ModelConfig& config, const std::string& path);
+
+/// The config.json of a Hugging Face model; `path` is for messages. Understands the keys of
+/// transformers 4 (rope_theta, rope_scaling, torch_dtype) and 5 (rope_parameters, dtype). Whatever
+/// would change the mathematics and is not implemented is refused, never ignored; other keys are
+/// ignored. The text may be hostile.
+/// @throws FormatError that starts with `path` and names key, value and what is supported
+ModelConfig parse_config(std::string_view json, const std::string& path);
+
+/// parse_config() of a file. @throws FormatError also when it is over 1 MiB, IoError if unreadable
+ModelConfig read_config(const std::filesystem::path& file);
+
+/// A config.json that transformers (4 and 5) loads and that parse_config() turns into an equal
+/// config.
+std::string to_json(const ModelConfig& config);
+
+/// theta^(-2i/D) for i < D/2 with the scaling applied, in fp32 as transformers computes it.
+/// @pre positions == kRotary
+std::vector<float> inverse_frequencies(const ModelConfig& config);
+
+/// A model to start from nothing, by name: "llama-26m", "gpt2-124m", ...
+/// @throws UsageError that lists the names
+ModelConfig preset(std::string_view name);
+std::vector<std::string> preset_names();
+
+}  // namespace strata

@@ -1,0 +1,238 @@
+#include "core/model/config.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "core/model/batch.h"
+#include "core/model/parameters.h"
+
+namespace strata {
+namespace {
+
+constexpr const char* kGpt2 = R"({
+  "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024,
+  "n_ctx": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": null,
+  "activation_function": "gelu_new", "layer_norm_epsilon": 1e-05, "initializer_range": 0.02,
+  "resid_pdrop": 0.1, "bos_token_id": 50256, "eos_token_id": 50256})";
+
+std::string llama(const std::string& more) {
+  return R"({"model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96, "hidden_act": "silu",
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-05)" +
+         (more.empty() ? "" : ", " + more) + "}";
+}
+
+std::string message_of(const std::string& json) {
+  try {
+    parse_config(json, "model/config.json");
+  } catch (const FormatError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+void expect_refused(const std::string& json, const std::vector<std::string>& parts) {
+  const std::string message = message_of(json);
+  EXPECT_EQ(message.rfind("model/config.json: ", 0), 0u) << message;
+  for (const std::string& part : parts) {
+    EXPECT_NE(message.find(part), std::string::npos) << "\"" << part << "\" is not in " << message;
+  }
+}
+
+TEST(Config, ReadsTheReleasedGpt2) {
+  const ModelConfig config = parse_config(kGpt2, "config.json");
+  EXPECT_EQ(config, preset("gpt2-124m"));
+  EXPECT_EQ(config.intermediate, 3072);
+  EXPECT_TRUE(config.tied);
+  EXPECT_FLOAT_EQ(config.attention_scale(), 0.125f);
+}
+
+TEST(Config, ReadsLlamaInTheSpellingsOfTransformers4And5) {
+  const std::string scaling =
+      R"("rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 8192)";
+  const ModelConfig four =
+      parse_config(llama(R"("rope_theta": 500000.0, "torch_dtype": "bfloat16", "rope_scaling": {)" +
+                         scaling + "}"),
+                   "four");
+  const ModelConfig five = parse_config(
+      llama(R"("dtype": "bfloat16", "rope_parameters": {"rope_theta": 500000.0, )" + scaling + "}"),
+      "five");
+  EXPECT_EQ(four, five);
+  EXPECT_EQ(four.rope_scaling.kind, RotaryScaling::Kind::kLlama3);
+  EXPECT_EQ(four.rope_theta, 500000.0);
+  EXPECT_EQ(four.weight_dtype, Dtype::kBf16);
+  EXPECT_EQ(four.head_size, 16);
+  EXPECT_EQ(four.key_value_width(), 32);
+}
+
+TEST(Config, TakesTheDefaultsOfTransformersForAbsentKeys) {
+  const ModelConfig config = parse_config(llama(""), "config.json");
+  EXPECT_EQ(config.rope_theta, 10000.0);
+  EXPECT_EQ(config.rope_scaling.kind, RotaryScaling::Kind::kNone);
+  EXPECT_EQ(config.weight_dtype, Dtype::kF32);
+  EXPECT_FALSE(config.tied);
+  EXPECT_FALSE(config.query_key_value_bias);
+  EXPECT_EQ(parse_config(llama(R"("num_key_value_heads_": 1, "rope_scaling": null)"), "c"), config);
+}
+
+TEST(Config, ReadsOneOrSeveralEndTokens) {
+  EXPECT_EQ(parse_config(llama(R"("eos_token_id": 7)"), "c").end_tokens,
+            (std::vector<std::int32_t>{7}));
+  EXPECT_EQ(parse_config(llama(R"("eos_token_id": [7, 9])"), "c").end_tokens,
+            (std::vector<std::int32_t>{7, 9}));
+}
+
+TEST(Config, RefusesWhatIsNotImplementedAndSaysWhatIs) {
+  expect_refused(R"({"model_type": "gemma2"})", {"model_type", "gemma2", "\"gpt2\", \"llama\""});
+  expect_refused(llama(R"("architectures": ["LlamaForSequenceClassification"])"),
+                 {"architectures", "LlamaForCausalLM"});
+  expect_refused(llama(R"("rope_scaling": {"type": "yarn", "factor": 4.0})"), {"yarn", "llama3"});
+  expect_refused(
+      llama(R"("rope_scaling": {"type": "linear", "factor": 4.0, "attention_factor": 2})"),
+      {"attention_factor", "2"});
+  expect_refused(llama(R"("rope_parameters": {"full_attention": {"rope_type": "default"}})"),
+                 {"full_attention"});
+  expect_refused(llama(R"("quantization_config": {"bits": 4})"), {"quantization_config", "bits"});
+  expect_refused(llama(R"("sliding_window": 4096)"), {"sliding_window", "4096"});
+  expect_refused(llama(R"("partial_rotary_factor": 0.5)"), {"partial_rotary_factor", "0.5"});
+  expect_refused(llama(R"("torch_dtype": "int8")"), {"torch_dtype", "int8", "bfloat16"});
+  expect_refused(llama(R"("layer_types": ["full_attention", "sliding_attention"])"),
+                 {"layer_types", "sliding_attention"});
+  const std::string gpt2 = R"({"model_type": "gpt2", "vocab_size": 9, "n_embd": 8, "n_layer": 1,
+                               "n_head": 2, )";
+  expect_refused(gpt2 + R"("activation_function": "gelu"})", {"activation_function", "gelu_new"});
+  expect_refused(gpt2 + R"("scale_attn_by_inverse_layer_idx": true})",
+                 {"scale_attn_by_inverse_layer_idx", "true", "false"});
+  expect_refused(gpt2 + R"("reorder_and_upcast_attn": true})", {"reorder_and_upcast_attn"});
+}
+
+TEST(Config, SupportsUnscaledScores) {
+  const ModelConfig config = parse_config(R"({"model_type": "gpt2", "vocab_size": 9, "n_embd": 8,
+      "n_layer": 1, "n_head": 2, "scale_attn_weights": false, "tie_word_embeddings": false})",
+                                          "c");
+  EXPECT_EQ(config.attention_scale(), 1.0f);
+  EXPECT_FALSE(config.tied);
+}
+
+TEST(Config, RefusesHostileNumbersByNameAndValue) {
+  const auto with = [](const std::string& key, const std::string& value) {
+    std::map<std::string, std::string> keys{
+        {"model_type", "\"llama\""},  {"vocab_size", "100"},
+        {"hidden_size", "64"},        {"num_hidden_layers", "2"},
+        {"num_attention_heads", "4"}, {"intermediate_size", "96"},
+        {"num_key_value_heads", "2"}, {"max_position_embeddings", "64"}};
+    keys[key] = value;
+    std::string json = "{";
+    for (const auto& [name, text] : keys) json += "\"" + name + "\": " + text + ", ";
+    return json + "\"end\": 0}";
+  };
+  EXPECT_EQ(message_of(with("vocab_size", "100")), "accepted");
+  for (const char* value :
+       {"-1", "0", "1.5", "\"64\"", "18446744073709551616", "1e300", "[]", "{}"}) {
+    for (const char* key : {"vocab_size", "num_hidden_layers", "intermediate_size"}) {
+      expect_refused(with(key, value), {key == std::string("vocab_size") ? "vocab_size" : ""});
+    }
+  }
+  expect_refused(with("num_attention_heads", "0"), {"num_attention_heads"});
+  expect_refused(with("num_attention_heads", "3"), {"multiple", "64", "3"});
+  expect_refused(with("num_key_value_heads", "3"), {"4", "3"});
+  expect_refused(with("head_dim", "15"), {"15", "even"});
+  expect_refused(with("head_dim", "9007199254740993"), {"head size"});
+  expect_refused(with("rms_norm_eps", "0"), {"epsilon", "0"});
+  expect_refused(with("rms_norm_eps", "-1e-5"), {"epsilon"});
+  expect_refused(with("rope_theta", "0.0"), {"rope_theta"});
+  expect_refused(with("rope_scaling", R"({"rope_type": "linear", "factor": 0.0})"), {"factor"});
+  expect_refused(with("rope_scaling", R"({"rope_type": "linear"})"), {"rope_scaling", "factor"});
+  expect_refused(with("eos_token_id", "-2"), {"eos_token_id"});
+}
+
+TEST(Config, RefusesTextThatIsNotOneHarmlessObject) {
+  expect_refused("", {"JSON"});
+  expect_refused("{", {"JSON"});
+  expect_refused("[1]", {"object"});
+  expect_refused("{\"a\": \"\xff\"}", {"JSON"});
+  expect_refused(R"({"model_type": "llama", "model_type": "gpt2"})", {"model_type", "twice"});
+  expect_refused(std::string(1000000, '['), {"nested"});
+  expect_refused("{}", {"model_type", "missing"});
+}
+
+TEST(Config, WritesWhatItReads) {
+  for (const std::string& name : preset_names()) {
+    const ModelConfig config = preset(name);
+    EXPECT_NO_THROW(check(config, name));
+    EXPECT_EQ(parse_config(to_json(config), name), config) << to_json(config);
+  }
+}
+
+TEST(Config, PresetsHaveTheParametersTheirNamesSay) {
+  EXPECT_EQ(parameter_count(preset("llama-26m")), 25'961'984);
+  EXPECT_EQ(parameter_count(preset("gpt2-124m")), 124'439'808);
+  EXPECT_EQ(parameter_count(preset("gpt-162m")), 162'447'360);
+  EXPECT_EQ(parameter_count(preset("gpt-406m")), 406'286'336);
+  EXPECT_EQ(parameter_count(preset("llama-1b")), 1'235'814'400);
+  EXPECT_EQ(parameter_count(preset("llama-8b")), 8'030'261'248);
+  EXPECT_EQ(parameter_count(preset("llama-70b")), 70'553'706'496);
+  EXPECT_NEAR(static_cast<double>(parameter_count(preset("gpt-1.3b"))), 1.417e9, 1e6);
+  EXPECT_NEAR(static_cast<double>(parameter_count(preset("gpt-1t"))), 1.009e12, 1e9);
+  EXPECT_THROW(preset("gpt-9"), UsageError);
+}
+
+/// Values of modeling_rope_utils of transformers 5.23 with torch 2.13.
+TEST(Config, ComputesTheFrequenciesOfTransformers) {
+  ModelConfig config = preset("llama-8b");
+  const std::vector<float> llama3 = inverse_frequencies(config);
+  ASSERT_EQ(llama3.size(), 64u);
+  const std::map<std::size_t, float> want = {{0, 1.0f},
+                                             {1, 0.814617217f},
+                                             {20, 0.0165604409f},
+                                             {28, 0.00321144611f},
+                                             {29, 0.00216657063f},
+                                             {30, 0.00137189368f},
+                                             {32, 0.000524846022f},
+                                             {34, 0.000178507791f},
+                                             {35, 9.55621217e-05f},
+                                             {36, 7.78465546e-05f},
+                                             {50, 4.41153452e-06f},
+                                             {63, 3.06892588e-07f}};
+  for (const auto& [i, value] : want) EXPECT_NEAR(llama3[i], value, 3e-7f * value) << i;
+  config.rope_scaling = {};
+  config.rope_scaling.kind = RotaryScaling::Kind::kLinear;
+  config.rope_scaling.factor = 4.0;
+  config.rope_theta = 10000.0;
+  const std::vector<float> linear = inverse_frequencies(config);
+  const std::map<std::size_t, float> want_linear = {
+      {0, 0.25f}, {1, 0.216491088f}, {31, 0.00288695493f}, {63, 2.88695483e-05f}};
+  for (const auto& [i, value] : want_linear) EXPECT_NEAR(linear[i], value, 3e-7f * value) << i;
+}
+
+TEST(Parameters, AreListedBlockByBlockInTheOrderOfUse) {
+  ModelConfig config = preset("gpt2-124m");
+  config.layers = 1;
+  const std::vector<Parameter> tied = parameters(config);
+  EXPECT_EQ(tied.front().name, "embedding.tokens.weight");
+  EXPECT_EQ(tied[1].name, "embedding.positions.weight");
+  EXPECT_EQ(tied[2].name, "layers.0.attention_norm.weight");
+  EXPECT_EQ(tied.back().name, "head.norm.bias");
+  EXPECT_EQ(tied.back().block, 2);
+  EXPECT_FALSE(tied.back().decays());
+  config.tied = false;
+  EXPECT_EQ(parameters(config).back().name, "head.weight");
+  EXPECT_EQ(parameters(config).back().shape, (Shape{50257, 768}));
+}
+
+TEST(Batch, CountsTheLabelsThatCount) {
+  MicroBatch micro_batch;
+  micro_batch.sequences = 2;
+  micro_batch.tokens_per_sequence = 2;
+  micro_batch.labels = {3, kIgnoredLabel, 0, -1};
+  EXPECT_EQ(micro_batch.counted_labels(), 2);
+  Batch batch;
+  batch.micro_batches = {micro_batch, micro_batch};
+  EXPECT_EQ(batch.counted_labels(), 4);
+  EXPECT_EQ(batch.tokens(), 8);
+}
+
+}  // namespace
+}  // namespace strata
