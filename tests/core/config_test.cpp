@@ -5,7 +5,7 @@
 #include <map>
 
 #include "core/model/batch.h"
-#include "core/model/parameters.h"
+#include "core/model/transformer.h"
 
 namespace strata {
 namespace {
@@ -166,6 +166,10 @@ TEST(Config, WritesWhatItReads) {
   }
 }
 
+std::int64_t parameter_count(const ModelConfig& config) {
+  return make_transformer(config).parameter_count();
+}
+
 TEST(Config, PresetsHaveTheParametersTheirNamesSay) {
   EXPECT_EQ(parameter_count(preset("llama-26m")), 25'961'984);
   EXPECT_EQ(parameter_count(preset("gpt2-124m")), 124'439'808);
@@ -207,19 +211,24 @@ TEST(Config, ComputesTheFrequenciesOfTransformers) {
   for (const auto& [i, value] : want_linear) EXPECT_NEAR(linear[i], value, 3e-7f * value) << i;
 }
 
-TEST(Parameters, AreListedBlockByBlockInTheOrderOfUse) {
+TEST(Transformer, NamesItsParametersBlockByBlockInTheOrderOfUse) {
   ModelConfig config = preset("gpt2-124m");
   config.layers = 1;
-  const std::vector<Parameter> tied = parameters(config);
-  EXPECT_EQ(tied.front().name, "embedding.tokens.weight");
-  EXPECT_EQ(tied[1].name, "embedding.positions.weight");
-  EXPECT_EQ(tied[2].name, "layers.0.attention_norm.weight");
-  EXPECT_EQ(tied.back().name, "head.norm.bias");
-  EXPECT_EQ(tied.back().block, 2);
-  EXPECT_FALSE(tied.back().decays());
+  const Model tied = make_transformer(config);
+  ASSERT_EQ(tied.block_count(), 3);
+  EXPECT_EQ(tied.block(0).parameters()[0]->name, "embedding.tokens.weight");
+  EXPECT_EQ(tied.block(0).parameters()[1]->name, "embedding.positions.weight");
+  EXPECT_EQ(tied.block(1).parameters()[0]->name, "layers.0.attention_norm.weight");
+  EXPECT_EQ(tied.block(2).parameters().back()->name, "head.norm.bias");
+  EXPECT_EQ(tied.block(2).parameters().back()->block, 2);
+  EXPECT_FALSE(tied.block(2).parameters().back()->decay);
+  ASSERT_EQ(tied.block(2).borrowed().size(), 1u);
+  EXPECT_EQ(tied.block(2).borrowed()[0], tied.find("embedding.tokens.weight"));
   config.tied = false;
-  EXPECT_EQ(parameters(config).back().name, "head.weight");
-  EXPECT_EQ(parameters(config).back().shape, (Shape{50257, 768}));
+  const Model untied = make_transformer(config);
+  ASSERT_NE(untied.find("head.weight"), nullptr);
+  EXPECT_EQ(untied.find("head.weight")->shape, (Shape{50257, 768}));
+  EXPECT_TRUE(untied.block(2).borrowed().empty());
 }
 
 TEST(Batch, CountsTheLabelsThatCount) {

@@ -1,0 +1,93 @@
+#include "core/model/block.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+namespace strata {
+
+Parameter Block::declare(const std::string& name, Shape shape, const ParameterOptions& options) {
+  auto spec = std::make_unique<ParameterSpec>();
+  spec->name = name_ + "." + name;
+  spec->shape = shape;
+  spec->initializer = options.initializer;
+  spec->decay = options.decay;
+  spec->frozen = options.frozen;
+  spec->row_tiled = options.row_tiled;
+  expects(!spec->row_tiled || shape.rank() == 2, "only a table [rows, columns] can be row-tiled");
+  parameters_.push_back(std::move(spec));
+  return parameters_.back().get();
+}
+
+Parameter Block::borrow(Parameter parameter) {
+  borrowed_.push_back(parameter);
+  return parameter;
+}
+
+void Block::backward(BackwardVisit& visit) const {
+  for (int i = 0; i < visit.micro_batches(); ++i) {
+    Graph graph = visit.make_graph(true);
+    const Value input = graph.input(visit.input(i), true);
+    const Value output = forward(graph, input, visit.batch(i));
+    const ConstTensorView dy = visit.output_gradient(i);
+    graph.backward(
+        output,
+        graph.input(TensorView(const_cast<void*>(dy.data()), dy.dtype(), dy.shape()), false));
+    visit.set_input_gradient(i, graph.take_gradient(input).view());
+  }
+}
+
+void Loss::backward(BackwardVisit& visit) const {
+  const bool training = visit.wants_gradients();
+  for (int i = 0; i < visit.micro_batches(); ++i) {
+    Graph graph = visit.make_graph(training);
+    graph.set_loss_scale(visit.loss_scale());
+    const Value input = graph.input(visit.input(i), true);
+    const Value losses = forward(graph, input, visit.batch(i));
+    visit.add_losses(losses.view());
+    if (!training) continue;
+    graph.backward_loss(losses);
+    visit.set_input_gradient(i, graph.take_gradient(input).view());
+  }
+}
+
+Model::Model(std::vector<std::unique_ptr<Block>> blocks, std::unique_ptr<Loss> loss,
+             std::int64_t hidden_size, std::int64_t vocabulary_size)
+    : blocks_(std::move(blocks)), hidden_size_(hidden_size), vocabulary_size_(vocabulary_size) {
+  blocks_.push_back(std::move(loss));
+  std::set<std::string> names;
+  for (int index = 0; index < block_count(); ++index) {
+    Block& block = *blocks_[static_cast<std::size_t>(index)];
+    for (const auto& spec : block.parameters_) {
+      spec->block = index;
+      if (!names.insert(spec->name).second) {
+        throw Error(fmt::format("two parameters of the model are named {}", spec->name));
+      }
+    }
+    for (const Parameter parameter : block.borrowed_) {
+      if (parameter->block < 0 || parameter->block >= index) {
+        throw Error(fmt::format("block {} borrows {}, which no earlier block owns", block.name(),
+                                parameter->name));
+      }
+    }
+  }
+}
+
+std::int64_t Model::parameter_count() const noexcept {
+  std::int64_t count = 0;
+  for (const auto& block : blocks_) {
+    for (const auto& spec : block->parameters()) count += spec->shape.numel();
+  }
+  return count;
+}
+
+Parameter Model::find(const std::string& name) const noexcept {
+  for (const auto& block : blocks_) {
+    for (const auto& spec : block->parameters()) {
+      if (spec->name == name) return spec.get();
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace strata

@@ -1,0 +1,135 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/model/graph.h"
+#include "core/model/parameter.h"
+
+namespace strata {
+
+/// The integers of one micro-batch on the device, all int32 [T], T = sequences * tokens.
+struct DeviceBatch {
+  ConstTensorView ids;
+  ConstTensorView labels;  ///< negative: not counted
+  ConstTensorView positions;
+  ConstTensorView first_key;  ///< empty: every token sees its whole sequence up to itself
+  std::int64_t sequences = 0;
+  std::int64_t tokens = 0;  ///< of one sequence
+};
+
+/// Options of a declared parameter beside name and shape.
+struct ParameterOptions {
+  Initializer initializer = Initializer::constant(0.0f);
+  bool decay = true;
+  bool frozen = false;
+  bool row_tiled = false;
+};
+
+/// Everything a block does when its turn in the backward phase comes, for all micro-batches.
+/// Implemented by the trainer; blocks see neither ranks nor where bytes rest.
+class BackwardVisit {
+ public:
+  virtual ~BackwardVisit() = default;
+
+  virtual int micro_batches() const = 0;
+  virtual const DeviceBatch& batch(int micro_batch) const = 0;
+  /// False for evaluation of the last block: only the loss is wanted, no gradients.
+  virtual bool wants_gradients() const = 0;
+  /// A graph over the visit's parameters.
+  virtual Graph make_graph(bool recording) = 0;
+
+  /// The activation that the block got in the forward phase; not owned by a tape.
+  virtual TensorView input(int micro_batch) = 0;
+  /// The gradient of the block's output; empty for the last block.
+  virtual ConstTensorView output_gradient(int micro_batch) = 0;
+  /// Hands on the gradient of input(); copied before the call returns to the stream.
+  virtual void set_input_gradient(int micro_batch, ConstTensorView gradient) = 0;
+
+  /// A zeroed fp32 tile [rows, columns] for rows [row_begin, ...) of a row-tiled parameter's
+  /// gradient. One tile is open at a time.
+  virtual TensorView begin_rows(Parameter parameter, std::int64_t row_begin, std::int64_t rows) = 0;
+  /// Sends the open tile, which holds the sum over all micro-batches, on its way.
+  virtual void finish_rows() = 0;
+
+  /// 1 / counted labels of the whole step: the weight of each token's loss.
+  virtual float loss_scale() const = 0;
+  /// Takes the losses of a micro-batch's tokens, fp32 [T], into the step's sum.
+  virtual void add_losses(ConstTensorView losses) = 0;
+};
+
+/// A piece of a model that is streamed as a whole: its parameters, and its mathematics as
+/// forward(). Blocks are immutable once their model is built, and know nothing about memory, ranks
+/// or precision.
+class Block {
+ public:
+  explicit Block(std::string name) : name_(std::move(name)) {}
+  virtual ~Block() = default;
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+
+  const std::string& name() const noexcept { return name_; }
+  std::span<const std::unique_ptr<ParameterSpec>> parameters() const noexcept {
+    return parameters_;
+  }
+  /// Parameters of earlier blocks that this one reads too (tied tables).
+  std::span<const Parameter> borrowed() const noexcept { return borrowed_; }
+
+  /// Output [T, C] of one micro-batch. `input` is the output of the block before; the first gets
+  /// none.
+  virtual Value forward(Graph& graph, const Value& input, const DeviceBatch& batch) const = 0;
+
+  /// Recomputes and differentiates every micro-batch. Override it only to do something else than
+  /// forward() on a tape, micro-batch by micro-batch.
+  virtual void backward(BackwardVisit& visit) const;
+  /// Whether backward() reads the block's own weights: where it does not, they are not fetched.
+  virtual bool backward_needs_weights() const { return true; }
+
+ protected:
+  /// Adds a parameter named "<block>.<name>".
+  Parameter declare(const std::string& name, Shape shape, const ParameterOptions& options);
+  /// Shares a parameter of an earlier block. @return `parameter`
+  Parameter borrow(Parameter parameter);
+
+ private:
+  friend class Model;
+  std::string name_;
+  std::vector<std::unique_ptr<ParameterSpec>> parameters_;
+  std::vector<Parameter> borrowed_;
+};
+
+/// The last block: its forward() gives the loss of each token, fp32 [T], 0 where labels do not
+/// count.
+class Loss : public Block {
+ public:
+  using Block::Block;
+  /// Losses, and with visit.wants_gradients() their gradients, of all micro-batches.
+  void backward(BackwardVisit& visit) const override;
+};
+
+/// A fixed list of blocks, the last of which is the Loss.
+class Model {
+ public:
+  /// @throws Error when a name repeats or a borrowed parameter belongs to no earlier block
+  Model(std::vector<std::unique_ptr<Block>> blocks, std::unique_ptr<Loss> loss,
+        std::int64_t hidden_size, std::int64_t vocabulary_size);
+
+  int block_count() const noexcept { return static_cast<int>(blocks_.size()); }
+  const Block& block(int index) const { return *blocks_.at(static_cast<std::size_t>(index)); }
+  /// Elements per token between blocks.
+  std::int64_t hidden_size() const noexcept { return hidden_size_; }
+  /// Ids and labels are below it.
+  std::int64_t vocabulary_size() const noexcept { return vocabulary_size_; }
+  std::int64_t parameter_count() const noexcept;
+  /// @return null if there is none of that name
+  Parameter find(const std::string& name) const noexcept;
+
+ private:
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::int64_t hidden_size_;
+  std::int64_t vocabulary_size_;
+};
+
+}  // namespace strata

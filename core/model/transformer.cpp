@@ -1,0 +1,187 @@
+#include "core/model/transformer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace strata {
+namespace {
+
+/// Declares weight and, for layer norms, bias of a norm; applies whichever kind it is.
+struct Norm {
+  NormKind kind = NormKind::kRms;
+  float epsilon = 0.0f;
+  Parameter weight = nullptr;
+  Parameter bias = nullptr;
+
+  Value operator()(Graph& graph, const Value& x) const {
+    return kind == NormKind::kRms ? graph.rms_norm(x, weight, epsilon)
+                                  : graph.layer_norm(x, weight, bias, epsilon);
+  }
+};
+
+constexpr ParameterOptions ones() {
+  return {.initializer = Initializer{Initializer::Kind::kConstant, 1.0f}, .decay = false};
+}
+constexpr ParameterOptions zeros() {
+  return {.initializer = Initializer{Initializer::Kind::kConstant, 0.0f}, .decay = false};
+}
+
+/// Looks up tokens, and learned positions where the model has them.
+class Embedding final : public Block {
+ public:
+  explicit Embedding(const ModelConfig& config) : Block("embedding") {
+    const ParameterOptions table{.initializer = Initializer::normal(config.initializer_range),
+                                 .row_tiled = true};
+    tokens_ = declare("tokens.weight", {config.vocab_size, config.hidden}, table);
+    if (config.positions == PositionKind::kLearned) {
+      positions_ = declare("positions.weight", {config.max_positions, config.hidden}, table);
+    }
+  }
+
+  Parameter tokens() const noexcept { return tokens_; }
+
+  Value forward(Graph& graph, const Value&, const DeviceBatch& batch) const override {
+    Value x = graph.embedding(batch.ids, tokens_);
+    if (positions_ == nullptr) return x;
+    return graph.add_embedding(std::move(x), batch.positions, positions_);
+  }
+
+  void backward(BackwardVisit& visit) const override {
+    table_backward(visit, tokens_, &DeviceBatch::ids);
+    if (positions_ != nullptr) table_backward(visit, positions_, &DeviceBatch::positions);
+  }
+  bool backward_needs_weights() const override { return false; }
+
+ private:
+  static void table_backward(BackwardVisit& visit, Parameter table,
+                             ConstTensorView DeviceBatch::*indices) {
+    if (table->frozen) return;
+    Graph graph = visit.make_graph(false);
+    const std::int64_t count = table->shape[0];
+    for (std::int64_t begin = 0; begin < count; begin += kRowTile) {
+      const TensorView tile = visit.begin_rows(table, begin, std::min(kRowTile, count - begin));
+      for (int i = 0; i < visit.micro_batches(); ++i) {
+        graph.ops().embedding_backward(visit.batch(i).*indices, visit.output_gradient(i), begin,
+                                       tile, graph.stream());
+      }
+      visit.finish_rows();
+    }
+  }
+
+  Parameter tokens_ = nullptr;
+  Parameter positions_ = nullptr;
+};
+
+/// One pre-norm transformer layer.
+class Layer final : public Block {
+ public:
+  Layer(const ModelConfig& config, std::shared_ptr<const std::vector<float>> inverse_frequencies,
+        int index)
+      : Block(fmt::format("layers.{}", index)),
+        attention_shape_{.heads = config.heads,
+                         .kv_heads = config.kv_heads,
+                         .head_size = config.head_size,
+                         .scale = config.attention_scale()},
+        activation_(config.activation),
+        inverse_frequencies_(std::move(inverse_frequencies)) {
+    const float deviation = config.initializer_range;
+    const float residual = config.scale_residual_initializer
+                               ? deviation / std::sqrt(2.0f * static_cast<float>(config.layers))
+                               : deviation;
+    const bool qkv_bias = config.query_key_value_bias;
+    attention_norm_ = declare_norm("attention_norm", config);
+    q_ = declare_product("attention.q", config.query_width(), config.hidden, qkv_bias, deviation);
+    k_ = declare_product("attention.k", config.key_value_width(), config.hidden, qkv_bias,
+                         deviation);
+    v_ = declare_product("attention.v", config.key_value_width(), config.hidden, qkv_bias,
+                         deviation);
+    o_ = declare_product("attention.o", config.hidden, config.query_width(), config.output_bias,
+                         residual);
+    mlp_norm_ = declare_norm("mlp_norm", config);
+    const bool bias = config.mlp_bias;
+    if (config.gated_mlp) {
+      gate_ = declare_product("mlp.gate", config.intermediate, config.hidden, bias, deviation);
+    }
+    up_ = declare_product("mlp.up", config.intermediate, config.hidden, bias, deviation);
+    down_ = declare_product("mlp.down", config.hidden, config.intermediate, bias, residual);
+  }
+
+  Value forward(Graph& graph, const Value& x, const DeviceBatch& batch) const override {
+    const Value h = graph.add(x, attend(graph, attention_norm_(graph, x), batch));
+    return graph.add(h, mlp(graph, mlp_norm_(graph, h)));
+  }
+
+ private:
+  struct Product {
+    Parameter weight = nullptr;
+    Parameter bias = nullptr;
+    Value operator()(Graph& graph, const Value& x) const { return graph.linear(x, weight, bias); }
+  };
+
+  Norm declare_norm(const std::string& name, const ModelConfig& config) {
+    Norm norm{.kind = config.norm, .epsilon = config.norm_epsilon};
+    norm.weight = declare(name + ".weight", {config.hidden}, ones());
+    if (config.norm_bias()) norm.bias = declare(name + ".bias", {config.hidden}, zeros());
+    return norm;
+  }
+  Product declare_product(const std::string& name, std::int64_t out, std::int64_t in, bool bias,
+                          float deviation) {
+    Product product;
+    product.weight =
+        declare(name + ".weight", {out, in}, {.initializer = Initializer::normal(deviation)});
+    if (bias) product.bias = declare(name + ".bias", {out}, zeros());
+    return product;
+  }
+
+  Value attend(Graph& graph, const Value& n, const DeviceBatch& batch) const {
+    AttentionShape shape = attention_shape_;
+    shape.sequences = batch.sequences;
+    shape.tokens = batch.tokens;
+    const Value q = rotate(graph, q_(graph, n), batch);
+    const Value k = rotate(graph, k_(graph, n), batch);
+    const Value v = v_(graph, n);
+    return o_(graph, graph.attention(shape, q, k, v, batch.first_key));
+  }
+  Value rotate(Graph& graph, Value x, const DeviceBatch& batch) const {
+    if (!inverse_frequencies_) return x;
+    const std::int64_t size = attention_shape_.head_size;
+    const ConstTensorView table(inverse_frequencies_->data(), Dtype::kF32, {size / 2});
+    return graph.rotary(std::move(x), size, batch.positions, table, 1.0f);
+  }
+  Value mlp(Graph& graph, const Value& n) const {
+    if (gate_.weight == nullptr) return down_(graph, graph.activation(activation_, up_(graph, n)));
+    const Value gate = gate_(graph, n);
+    return down_(graph, graph.gated_activation(activation_, gate, up_(graph, n)));
+  }
+
+  AttentionShape attention_shape_;
+  Activation activation_;
+  std::shared_ptr<const std::vector<float>>
+      inverse_frequencies_;  // [D / 2], shared by all layers; null: none
+  Norm attention_norm_;
+  Product q_, k_, v_, o_;
+  Norm mlp_norm_;
+  Product gate_, up_, down_;
+};
+
+}  // namespace
+
+Model make_transformer(const ModelConfig& config) {
+  std::shared_ptr<const std::vector<float>> frequencies;
+  if (config.positions == PositionKind::kRotary) {
+    frequencies = std::make_shared<const std::vector<float>>(inverse_frequencies(config));
+  }
+  std::vector<std::unique_ptr<Block>> blocks;
+  auto embedding = std::make_unique<Embedding>(config);
+  const Parameter table = config.tied ? embedding->tokens() : nullptr;
+  blocks.push_back(std::move(embedding));
+  for (int i = 0; i < static_cast<int>(config.layers); ++i) {
+    blocks.push_back(std::make_unique<Layer>(config, frequencies, i));
+  }
+  return Model(std::move(blocks), std::make_unique<TransformerHead>(config, table), config.hidden,
+               config.vocab_size);
+}
+
+}  // namespace strata

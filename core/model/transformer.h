@@ -1,0 +1,62 @@
+#pragma once
+
+#include <memory>
+
+#include "core/model/block.h"
+#include "core/model/config.h"
+
+namespace strata {
+
+// Shapes in core/model: T tokens of a micro-batch, C hidden size, H query heads, G key/value heads,
+// D head size, F width of the MLP, V vocabulary, L layers.
+
+/// The decoder-only transformer of `config`: blocks "embedding", "layers.0" ... "layers.{L-1}",
+/// "head".
+///
+///     embedding   x = tokens[ids] (+ positions[position])
+///     layer       h = x + o(attention(norm(x)));  y = h + down(f(up norm(h)))  or  down(f(gate n)
+///     * up n) head        losses of softmax(norm(x) W^T), W = the token table when tied
+///
+/// Parameters are named as in core/model/config.h's families after mapping: attention.{q,k,v,o},
+/// mlp.{gate,up,down}, attention_norm, mlp_norm; weights of products are [out, in].
+Model make_transformer(const ModelConfig& config);
+
+/// Final norm and vocabulary product. The logits of a batch never exist at once: losses come from
+/// running softmax statistics over tiles of kRowTile vocabulary rows, gradients from a second pass
+/// over the tiles, each of which leaves as soon as all micro-batches have added to it.
+class TransformerHead final : public Loss {
+ public:
+  /// @param tied_table the token table to borrow, or null for a weight of its own
+  TransformerHead(const ModelConfig& config, Parameter tied_table);
+
+  Value forward(Graph& graph, const Value& input, const DeviceBatch& batch) const override;
+  void backward(BackwardVisit& visit) const override;
+
+  /// All logits [T, V] of an activation: for comparisons and sampling.
+  Value logits(Graph& graph, const Value& input) const;
+
+ private:
+  /// What the second pass over the vocabulary needs from the first, of one micro-batch.
+  struct Statistics {
+    Value normed;       // [T, C]
+    Value maximum;      // [T]
+    Value sum;          // [T]
+    Value label_logit;  // [T]
+    Value gradient;     // [T, C] fp32, of normed
+  };
+
+  Value norm(Graph& graph, const Value& x) const;
+  Statistics softmax_statistics(Graph& graph, const Value& input, const DeviceBatch& batch) const;
+  Value losses(Graph& graph, const Statistics& statistics, const DeviceBatch& batch) const;
+  void backward_tile(BackwardVisit& visit, Graph& graph, std::int64_t row_begin, std::int64_t rows,
+                     std::vector<Statistics>& statistics) const;
+
+  NormKind norm_kind_;
+  float norm_epsilon_;
+  std::int64_t vocabulary_;
+  Parameter norm_weight_;
+  Parameter norm_bias_ = nullptr;
+  Parameter weight_;
+};
+
+}  // namespace strata

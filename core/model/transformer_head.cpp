@@ -1,0 +1,116 @@
+#include <algorithm>
+#include <vector>
+
+#include "core/model/transformer.h"
+
+namespace strata {
+
+TransformerHead::TransformerHead(const ModelConfig& config, Parameter tied_table)
+    : Loss("head"),
+      norm_kind_(config.norm),
+      norm_epsilon_(config.norm_epsilon),
+      vocabulary_(config.vocab_size) {
+  norm_weight_ = declare("norm.weight", {config.hidden},
+                         {.initializer = Initializer::constant(1.0f), .decay = false});
+  if (config.norm_bias()) norm_bias_ = declare("norm.bias", {config.hidden}, {.decay = false});
+  if (tied_table != nullptr) {
+    weight_ = borrow(tied_table);
+  } else {
+    weight_ =
+        declare("weight", {config.vocab_size, config.hidden},
+                {.initializer = Initializer::normal(config.initializer_range), .row_tiled = true});
+  }
+}
+
+Value TransformerHead::norm(Graph& graph, const Value& x) const {
+  return norm_kind_ == NormKind::kRms
+             ? graph.rms_norm(x, norm_weight_, norm_epsilon_)
+             : graph.layer_norm(x, norm_weight_, norm_bias_, norm_epsilon_);
+}
+
+Value TransformerHead::logits(Graph& graph, const Value& input) const {
+  return graph.linear(norm(graph, input), weight_, nullptr);
+}
+
+TransformerHead::Statistics TransformerHead::softmax_statistics(Graph& graph, const Value& input,
+                                                                const DeviceBatch& batch) const {
+  const std::int64_t tokens = input.shape()[0];
+  Statistics result{.normed = norm(graph, input),
+                    .maximum = graph.allocate(Dtype::kF32, {tokens}),
+                    .sum = graph.allocate(Dtype::kF32, {tokens}),
+                    .label_logit = graph.allocate(Dtype::kF32, {tokens}),
+                    .gradient = {}};
+  const ConstTensorView w = graph.parameters().weight(weight_);
+  for (std::int64_t begin = 0; begin < vocabulary_; begin += kRowTile) {
+    const std::int64_t rows = std::min(kRowTile, vocabulary_ - begin);
+    const Value tile = graph.allocate(graph.compute_dtype(), {tokens, rows});
+    graph.ops().linear(result.normed.view(), w.rows(begin, rows), {}, tile.view(), graph.stream());
+    graph.ops().softmax_statistics(tile.view(), begin, batch.labels, begin == 0,
+                                   result.maximum.view(), result.sum.view(),
+                                   result.label_logit.view(), graph.stream());
+  }
+  return result;
+}
+
+Value TransformerHead::losses(Graph& graph, const Statistics& statistics,
+                              const DeviceBatch& batch) const {
+  Value loss = graph.allocate(Dtype::kF32, statistics.maximum.shape());
+  graph.ops().cross_entropy(statistics.maximum.view(), statistics.sum.view(),
+                            statistics.label_logit.view(), batch.labels, loss.view(),
+                            graph.stream());
+  return loss;
+}
+
+Value TransformerHead::forward(Graph& graph, const Value& input, const DeviceBatch& batch) const {
+  expects(!graph.recording(), "the head's gradient is computed in tiles, not on a tape");
+  return losses(graph, softmax_statistics(graph, input, batch), batch);
+}
+
+void TransformerHead::backward(BackwardVisit& visit) const {
+  Graph graph = visit.make_graph(false);
+  std::vector<Statistics> statistics;
+  for (int i = 0; i < visit.micro_batches(); ++i) {
+    const Value input = graph.input(visit.input(i), false);
+    Statistics found = softmax_statistics(graph, input, visit.batch(i));
+    visit.add_losses(losses(graph, found, visit.batch(i)).view());
+    if (!visit.wants_gradients()) continue;
+    found.gradient = graph.allocate(Dtype::kF32, found.normed.shape());
+    statistics.push_back(std::move(found));
+  }
+  if (!visit.wants_gradients()) return;
+  for (std::int64_t begin = 0; begin < vocabulary_; begin += kRowTile) {
+    backward_tile(visit, graph, begin, std::min(kRowTile, vocabulary_ - begin), statistics);
+  }
+  for (int i = 0; i < visit.micro_batches(); ++i) {
+    Graph tape = visit.make_graph(true);
+    const Value input = tape.input(visit.input(i), true);
+    const Value normed = norm(tape, input);
+    Value seed = tape.allocate(tape.compute_dtype(), normed.shape());
+    const Value sum = std::move(statistics[static_cast<std::size_t>(i)].gradient);
+    tape.ops().convert(sum.view(), 1.0f, seed.view(), tape.stream());
+    tape.backward(normed, std::move(seed));
+    visit.set_input_gradient(i, tape.take_gradient(input).view());
+  }
+}
+
+void TransformerHead::backward_tile(BackwardVisit& visit, Graph& graph, std::int64_t row_begin,
+                                    std::int64_t rows, std::vector<Statistics>& statistics) const {
+  const ConstTensorView w = graph.parameters().weight(weight_).rows(row_begin, rows);
+  const TensorView dw = weight_->frozen ? TensorView() : visit.begin_rows(weight_, row_begin, rows);
+  for (int i = 0; i < visit.micro_batches(); ++i) {
+    const Statistics& own = statistics[static_cast<std::size_t>(i)];
+    const Value logits = graph.allocate(graph.compute_dtype(), {own.normed.shape()[0], rows});
+    graph.ops().linear(own.normed.view(), w, {}, logits.view(), graph.stream());
+    graph.ops().cross_entropy_backward(logits.view(), row_begin, visit.batch(i).labels,
+                                       own.maximum.view(), own.sum.view(), visit.loss_scale(),
+                                       logits.view(), graph.stream());
+    graph.ops().linear_backward_input(logits.view(), w, own.gradient.view(), row_begin > 0,
+                                      graph.stream());
+    if (!dw.empty()) {
+      graph.ops().linear_backward_weight(logits.view(), own.normed.view(), dw, {}, graph.stream());
+    }
+  }
+  if (!dw.empty()) visit.finish_rows();
+}
+
+}  // namespace strata
