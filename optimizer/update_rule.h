@@ -10,13 +10,14 @@ namespace strata {
 
 /// The numbers of one optimizer step, the same on every rank.
 struct UpdateStep {
-  std::int64_t step = 1;        ///< 1 for the first update: bias correction uses it
+  std::int64_t step = 1;  ///< 1 for the first update: bias correction uses it
   float learning_rate = 0.0f;
   float gradient_scale = 1.0f;  ///< on every gradient: the clip coefficient
 };
 
 /// One chunk of a shard's sections in host memory, all of `numel` elements. The fp32 master is
-/// (hi << 16) + lo (see optimizer/split.h). `gradient` is fp32 or bf16 and only read.
+/// (hi << 16) + lo (see optimizer/split.h). `gradient` is fp32 or bf16 and only read. `m` and `v`
+/// may be null where the rule does not use them.
 struct UpdateChunk {
   std::int64_t numel = 0;
   std::uint16_t* hi = nullptr;
@@ -31,17 +32,31 @@ struct UpdateChunk {
 struct UpdateSegment {
   std::int64_t begin = 0;
   std::int64_t end = 0;
-  bool decay = true;       ///< weight decay applies
+  bool decay = true;  ///< weight decay applies
 };
 
-/// Advances sections by one step, elementwise: any chunk of any shard, in any order, gives the same bits.
-/// Elements outside the segments (padding, frozen) are left alone. Runs on the caller's thread with
-/// `threads` OpenMP threads.
+/// Which sections beside hi and lo a rule reads and writes: the others need no bytes anywhere.
+struct StateSections {
+  bool m = false;
+  bool v = false;
+};
+
+/// Advances sections by one step, elementwise: any chunk of any shard, in any order, gives the same
+/// bits. Elements outside the segments (padding, frozen) are left alone. Runs on the caller's
+/// thread with `threads` OpenMP threads, whose number does not change a bit either. Moments start
+/// as zeros.
 class UpdateRule {
  public:
   virtual ~UpdateRule() = default;
+
+  /// Returns when the chunk is done. The sections must not overlap; they need no alignment beyond
+  /// their type. Thread-safe for different chunks.
+  /// @pre `segments` ascend, do not overlap and lie in [0, chunk.numel)
+  /// @throws Error before anything is changed if an argument breaks these promises
   virtual void update(const UpdateChunk& chunk, std::span<const UpdateSegment> segments,
                       const UpdateStep& step, int threads) const = 0;
+
+  virtual StateSections state_sections() const noexcept = 0;
 };
 
 }  // namespace strata
