@@ -21,6 +21,9 @@ class TemporaryDirectory {
   TemporaryDirectory(const TemporaryDirectory&) = delete;
   TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
   const std::string& path() const noexcept { return path_; }
+  std::filesystem::path operator/(const std::filesystem::path& name) const {
+    return std::filesystem::path(path_) / name;
+  }
 
  private:
   std::string path_;
