@@ -61,6 +61,9 @@ std::string read_text_file(const std::filesystem::path& file, std::size_t cap_by
 }
 
 json parse_json_object(std::string_view text, const std::string& path, int max_depth) {
+  if (text.find('\0') != std::string_view::npos) {  // where nlohmann would stop reading
+    throw FormatError(path + ": not valid JSON: it contains a zero byte");
+  }
   json document;
   try {
     Guard guard(path, max_depth);

@@ -152,6 +152,7 @@ TEST(Config, RefusesTextThatIsNotOneHarmlessObject) {
   expect_refused("", {"JSON"});
   expect_refused("{", {"JSON"});
   expect_refused("[1]", {"object"});
+  expect_refused(std::string(kGpt2) + '\0' + "}", {"JSON", "zero byte"});
   expect_refused("{\"a\": \"\xff\"}", {"JSON"});
   expect_refused(R"({"model_type": "llama", "model_type": "gpt2"})", {"model_type", "twice"});
   expect_refused(std::string(1000000, '['), {"nested"});
