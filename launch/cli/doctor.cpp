@@ -1,0 +1,64 @@
+#include "launch/doctor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "launch/cli/command_line.h"
+#include "launch/cli/flags.h"
+
+namespace strata::cli {
+namespace {
+
+struct DoctorOptions {
+  bool json = false;
+};
+
+void print_json(const std::vector<Finding>& findings) {
+  nlohmann::ordered_json list = nlohmann::json::array();
+  for (const Finding& finding : findings) {
+    list.push_back({{"subject", finding.subject},
+                    {"status", name(finding.status)},
+                    {"fact", finding.fact},
+                    {"advice", finding.advice}});
+  }
+  nlohmann::ordered_json result;
+  result["findings"] = std::move(list);
+  fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void print_lines(const std::vector<Finding>& findings) {
+  for (const Finding& finding : findings) {
+    fmt::print("{:<6}  {:<14} {}\n", name(finding.status), finding.subject, finding.fact);
+    if (!finding.advice.empty()) fmt::print("{:<6}  {:<14} -> {}\n", "", "", finding.advice);
+  }
+}
+
+int run_doctor(const DoctorOptions& options) {
+  const std::vector<Finding> findings = examine_machine();
+  if (options.json) {
+    print_json(findings);
+  } else {
+    print_lines(findings);
+  }
+  const bool broken = std::any_of(findings.begin(), findings.end(), [](const Finding& finding) {
+    return finding.status == Finding::Status::kBroken;
+  });
+  return broken ? 1 : 0;
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& app, Action& chosen) {
+  const auto options = std::make_shared<DoctorOptions>();
+  CLI::App* command =
+      app.add_subcommand("doctor", "Say what of this machine helps or hinders, and what to do");
+  add_switch(*command, "--json", options->json, "print one JSON object");
+  command->callback([options, &chosen] { chosen = [options] { return run_doctor(*options); }; });
+}
+
+}  // namespace strata::cli
