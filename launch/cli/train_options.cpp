@@ -1,0 +1,137 @@
+#include "launch/cli/train_options.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include <CLI/CLI.hpp>
+
+#include "core/error.h"
+#include "launch/cli/flags.h"
+
+namespace strata::cli {
+namespace {
+
+constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kMostSequences = 1 << 20;
+constexpr double kAnyReal = std::numeric_limits<double>::max();
+
+void add_file_flags(CLI::App& app, TrainOptions& options) {
+  add_path(app, "--model,-m", options.model, "DIR",
+           "the model to train: config.json and safetensors")
+      ->required();
+  add_paths(app, "--data", options.data, "FILE...", "text files to learn from")->required();
+  add_path(app, "--out,--output_dir", options.out, "DIR", "gets the model and metrics.jsonl")
+      ->required();
+  add_switch(app, "--overwrite", options.overwrite,
+             "write into an output directory that is not empty");
+  add_paths(app, "--eval_data", options.eval_data, "FILE...",
+            "text files to evaluate on, instead of the end of --data");
+  add_real(app, "--eval_fraction", options.eval_fraction, 0, 0.5,
+           "share of --data, at its end, that is held out when there is no --eval_data");
+  add_whole(app, "--eval_steps", options.eval_steps, 0, kMost,
+            "steps between evaluations; 0: at the end only");
+}
+
+void add_batch_flags(CLI::App& app, TrainOptions& options) {
+  add_whole(app, "--per_device_train_batch_size", options.per_device_train_batch_size, 1,
+            kMostSequences, "sequences a rank computes at once");
+  add_whole(app, "--gradient_accumulation_steps", options.gradient_accumulation_steps, 1,
+            kMostSequences, "micro-batches of a step; costs no swap traffic");
+  add_whole(app, "--train_batch_size", options.train_batch_size, 0, kMost,
+            "sequences of a step over all ranks, checked against the other two; 0: their product");
+  add_whole(app, "--sequence_length", options.sequence_length, 0, 1 << 24,
+            "tokens of a sequence; 0: the smaller of 1024 and what the model allows");
+  add_real(app, "--num_train_epochs", options.num_train_epochs, 0, kAnyReal,
+           "passes over the data");
+  add_whole(app, "--max_steps", options.max_steps, -1, kMost,
+            "optimizer steps, instead of --num_train_epochs; -1: not given");
+  add_whole(app, "--seed", options.seed, 0, kMost, "of shuffling");
+}
+
+void add_optimizer_flags(CLI::App& app, TrainOptions& options) {
+  add_real(app, "--learning_rate", options.learning_rate, 0, kAnyReal, "its peak");
+  add_choice<ScheduleKind>(app, "--lr_scheduler_type", options.lr_scheduler_type,
+                           {{"constant", ScheduleKind::kConstant},
+                            {"constant_with_warmup", ScheduleKind::kConstantWithWarmup},
+                            {"linear", ScheduleKind::kLinear},
+                            {"cosine", ScheduleKind::kCosine}},
+                           "how the learning rate changes over the run");
+  add_whole(app, "--warmup_steps", options.warmup_steps, 0, kMost,
+            "steps over which the learning rate rises from 0");
+  add_choice<OptimizerChoice>(app, "--optim", options.optim,
+                              {{"adamw", OptimizerChoice::kAdamW}, {"sgd", OptimizerChoice::kSgd}},
+                              "the update rule");
+  add_real(app, "--adam_beta1", options.adam_beta1, 0, 1, "decay of the first moment");
+  add_real(app, "--adam_beta2", options.adam_beta2, 0, 1, "decay of the second moment");
+  add_real(app, "--adam_epsilon", options.adam_epsilon, 0, 1,
+           "added to the root of the second moment");
+  add_real(app, "--momentum", options.momentum, 0, 1, "of SGD");
+  add_real(app, "--weight_decay", options.weight_decay, 0, kAnyReal,
+           "of weights; norms and biases have none");
+  add_real(app, "--max_grad_norm", options.max_grad_norm, 0, kAnyReal,
+           "the global gradient norm is clipped to this; 0: no clipping");
+  add_choice<ClipChoice>(app, "--clip", options.clip,
+                         {{"exact", ClipChoice::kExact},
+                          {"previous", ClipChoice::kPrevious},
+                          {"none", ClipChoice::kNone}},
+                         "by this step's norm, by the previous step's, or not at all");
+}
+
+void add_run_flags(CLI::App& app, TrainOptions& options) {
+  add_switch(app, "--trace", options.trace, "write trace.json for Perfetto: who did what when");
+  add_switch(app, "--no_progress", options.no_progress, "no progress bar");
+  add_choice<BindChoice>(app, "--bind", options.bind,
+                         {{"auto", BindChoice::kAuto}, {"keep", BindChoice::kKeep}},
+                         "auto: a rank takes its share of the cores; keep: what mpirun chose");
+}
+
+}  // namespace
+
+void add_train_flags(CLI::App& app, TrainOptions& options) {
+  add_file_flags(app, options);
+  add_batch_flags(app, options);
+  add_optimizer_flags(app, options);
+  add_run_flags(app, options);
+  add_placement_flags(app, options.placement);
+}
+
+void check(const TrainOptions& options) {
+  check_directory("--model", options.model);
+  check_files("--data", options.data);
+  check_files("--eval_data", options.eval_data);
+  check_output("--out", options.out, options.overwrite);
+  if (options.max_steps == 0) throw UsageError("--max_steps: 0 steps train nothing; use 1 or more");
+  if (options.max_steps < 0 && options.num_train_epochs == 0) {
+    throw UsageError("--num_train_epochs: 0 epochs train nothing; use more, or --max_steps");
+  }
+  if (options.max_steps > 0 && options.warmup_steps > options.max_steps) {
+    throw UsageError(
+        fmt::format("--warmup_steps: {} is more than --max_steps {}; the learning rate would "
+                    "never reach its peak",
+                    options.warmup_steps, options.max_steps));
+  }
+  if (options.adam_beta1 == 1 || options.adam_beta2 == 1) {
+    throw UsageError("--adam_beta1, --adam_beta2: 1 never forgets; use a number below 1");
+  }
+  const bool exact_clip = options.clips() && options.clip == ClipChoice::kExact;
+  if (options.placement.update == UpdateChoice::kFused && exact_clip) {
+    throw UsageError(
+        "--update fused knows the gradient norm too late to clip by it; add --clip previous or "
+        "--clip none, or use --update lazy");
+  }
+  check(options.placement);
+}
+
+void check_batch(const TrainOptions& options, int ranks) {
+  const std::int64_t product =
+      options.per_device_train_batch_size * options.gradient_accumulation_steps * ranks;
+  if (options.train_batch_size == 0 || options.train_batch_size == product) return;
+  throw UsageError(
+      fmt::format("--train_batch_size: {} is not --per_device_train_batch_size {} x "
+                  "--gradient_accumulation_steps {} x {} ranks = {}",
+                  options.train_batch_size, options.per_device_train_batch_size,
+                  options.gradient_accumulation_steps, ranks, product));
+}
+
+}  // namespace strata::cli

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "launch/cli/placement_options.h"
+#include "optimizer/schedule.h"
+
+namespace strata::cli {
+
+enum class OptimizerChoice : std::uint8_t { kAdamW, kSgd };
+enum class ClipChoice : std::uint8_t { kExact, kPrevious, kNone };
+enum class BindChoice : std::uint8_t { kAuto, kKeep };
+
+/// What `strata train` was asked for. Names and defaults are those of the Hugging Face Trainer.
+struct TrainOptions {
+  std::filesystem::path model;              ///< directory with config.json and safetensors
+  std::vector<std::filesystem::path> data;  ///< text files
+  std::filesystem::path out;
+  bool overwrite = false;
+
+  std::int64_t per_device_train_batch_size = 8;  ///< sequences of a micro-batch of a rank
+  std::int64_t gradient_accumulation_steps = 1;  ///< micro-batches of a step
+  std::int64_t train_batch_size = 0;  ///< sequences of a step over all ranks; 0: the product
+  std::int64_t sequence_length = 0;   ///< tokens; 0: the smaller of 1024 and what the model allows
+  double num_train_epochs = 3.0;
+  std::int64_t max_steps = -1;  ///< positive: overrides the epochs
+  std::int64_t seed = 42;       ///< not negative
+
+  double learning_rate = 5e-5;
+  ScheduleKind lr_scheduler_type = ScheduleKind::kLinear;
+  std::int64_t warmup_steps = 0;
+  OptimizerChoice optim = OptimizerChoice::kAdamW;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  double momentum = 0.0;  ///< SGD
+  double weight_decay = 0.0;
+  double max_grad_norm = 1.0;  ///< 0: no clipping
+  ClipChoice clip = ClipChoice::kExact;
+
+  std::vector<std::filesystem::path> eval_data;  ///< empty: the last eval_fraction of the data
+  double eval_fraction = 0.05;
+  std::int64_t eval_steps = 0;  ///< 0: at the end only
+
+  bool trace = false;
+  bool no_progress = false;
+  BindChoice bind = BindChoice::kAuto;
+  PlacementOptions placement;
+
+  bool clips() const noexcept { return clip != ClipChoice::kNone && max_grad_norm > 0; }
+};
+
+/// Declares the flags; `options` must outlive the parsing.
+void add_train_flags(CLI::App& app, TrainOptions& options);
+
+/// Everything that can be refused without reading a model or data: files that are missing, an
+/// output that holds something, flags that contradict each other. Changes nothing. @throws
+/// UsageError
+void check(const TrainOptions& options);
+
+/// per_device_train_batch_size x gradient_accumulation_steps x ranks is what --train_batch_size
+/// says, if it says anything. @throws UsageError with the product
+void check_batch(const TrainOptions& options, int ranks);
+
+}  // namespace strata::cli

@@ -1,0 +1,318 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include <CLI/CLI.hpp>
+
+#include "core/error.h"
+#include "launch/cli/bench_options.h"
+#include "launch/cli/flags.h"
+#include "launch/cli/plan_options.h"
+#include "launch/cli/train_options.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/support/text_file.h"
+
+namespace strata::cli {
+namespace {
+
+template <typename Options>
+Options parse(void (*add)(CLI::App&, Options&), std::vector<std::string> arguments) {
+  CLI::App app;
+  Options options;
+  add(app, options);
+  std::reverse(arguments.begin(), arguments.end());
+  app.parse(arguments);
+  return options;
+}
+
+TrainOptions train(std::vector<std::string> arguments) {
+  for (const char* word : {"--model", "m", "--data", "d", "--out", "o"})
+    arguments.emplace_back(word);
+  return parse(add_train_flags, arguments);
+}
+PlanOptions plan(const std::vector<std::string>& arguments) {
+  return parse(add_plan_flags, arguments);
+}
+BenchOptions bench(const std::vector<std::string>& arguments) {
+  return parse(add_bench_flags, arguments);
+}
+
+/// The message of the UsageError that `body` must throw.
+template <typename Body>
+std::string refusal(Body body) {
+  try {
+    body();
+  } catch (const UsageError& error) {
+    return error.what();
+  } catch (const std::exception& error) {
+    return std::string("another error: ") + error.what();
+  }
+  return "nothing was refused";
+}
+
+#define EXPECT_REFUSED(expression, part)                                                   \
+  EXPECT_NE(refusal([&] { static_cast<void>(expression); }).find(part), std::string::npos) \
+      << refusal([&] { static_cast<void>(expression); })
+
+TEST(TrainOptions, HasTheDefaultsOfTheHuggingFaceTrainer) {
+  const TrainOptions options = train({});
+  EXPECT_EQ(options.per_device_train_batch_size, 8);
+  EXPECT_EQ(options.gradient_accumulation_steps, 1);
+  EXPECT_EQ(options.learning_rate, 5e-5);
+  EXPECT_EQ(options.lr_scheduler_type, ScheduleKind::kLinear);
+  EXPECT_EQ(options.num_train_epochs, 3.0);
+  EXPECT_EQ(options.max_steps, -1);
+  EXPECT_EQ(options.max_grad_norm, 1.0);
+  EXPECT_EQ(options.seed, 42);
+  EXPECT_EQ(options.placement.stage, 3);
+  EXPECT_EQ(options.placement.compute, Dtype::kBf16);
+  EXPECT_FALSE(options.placement.dram.has_value());
+}
+
+TEST(TrainOptions, ReadsEveryFlag) {
+  const TrainOptions options = train({"--per_device_train_batch_size",
+                                      "2",
+                                      "--gradient_accumulation_steps=4",
+                                      "--sequence_length",
+                                      "256",
+                                      "--learning_rate",
+                                      "1e-3",
+                                      "--lr_scheduler_type",
+                                      "cosine",
+                                      "--warmup_steps",
+                                      "20",
+                                      "--max_steps",
+                                      "200",
+                                      "--num_train_epochs",
+                                      "1.5",
+                                      "--weight_decay",
+                                      "0.1",
+                                      "--max_grad_norm",
+                                      "0.5",
+                                      "--seed",
+                                      "7",
+                                      "--eval_data",
+                                      "e",
+                                      "f",
+                                      "--eval_steps",
+                                      "50",
+                                      "--overwrite",
+                                      "--compute",
+                                      "fp32",
+                                      "--residency",
+                                      "none",
+                                      "--update",
+                                      "fused",
+                                      "--clip",
+                                      "previous",
+                                      "--place",
+                                      "gradients=swap,hi=dram",
+                                      "--activations",
+                                      "swap",
+                                      "--io-engine",
+                                      "threads",
+                                      "--stage",
+                                      "2",
+                                      "--bind",
+                                      "keep",
+                                      "--swap",
+                                      "a,b",
+                                      "--dram",
+                                      "1.5GiB",
+                                      "--trace",
+                                      "--no_progress",
+                                      "--optim",
+                                      "sgd",
+                                      "--momentum",
+                                      "0.9",
+                                      "--train_batch_size",
+                                      "16"});
+  EXPECT_EQ(options.per_device_train_batch_size, 2);
+  EXPECT_EQ(options.gradient_accumulation_steps, 4);
+  EXPECT_EQ(options.sequence_length, 256);
+  EXPECT_EQ(options.learning_rate, 1e-3);
+  EXPECT_EQ(options.lr_scheduler_type, ScheduleKind::kCosine);
+  EXPECT_EQ(options.warmup_steps, 20);
+  EXPECT_EQ(options.max_steps, 200);
+  EXPECT_EQ(options.num_train_epochs, 1.5);
+  EXPECT_EQ(options.weight_decay, 0.1);
+  EXPECT_EQ(options.max_grad_norm, 0.5);
+  EXPECT_EQ(options.seed, 7);
+  EXPECT_EQ(options.eval_data.size(), 2u);
+  EXPECT_EQ(options.eval_steps, 50);
+  EXPECT_TRUE(options.overwrite && options.trace && options.no_progress);
+  EXPECT_EQ(options.clip, ClipChoice::kPrevious);
+  EXPECT_EQ(options.optim, OptimizerChoice::kSgd);
+  EXPECT_EQ(options.momentum, 0.9);
+  EXPECT_EQ(options.bind, BindChoice::kKeep);
+  EXPECT_EQ(options.train_batch_size, 16);
+  const PlacementOptions& placement = options.placement;
+  EXPECT_EQ(placement.compute, Dtype::kF32);
+  EXPECT_EQ(placement.residency, ResidencyChoice::kNone);
+  EXPECT_EQ(placement.update, UpdateChoice::kFused);
+  EXPECT_EQ(placement.place, (Placement{.hi = Place::kDram, .gradients = Place::kSwap}));
+  EXPECT_EQ(placement.activations, Place::kSwap);
+  EXPECT_EQ(placement.io_engine, IoEngineOptions::Kind::kThreads);
+  EXPECT_EQ(placement.stage, 2);
+  EXPECT_EQ(placement.swap, (std::vector<std::filesystem::path>{"a", "b"}));
+  EXPECT_EQ(placement.dram.value(), 1610612736u);
+}
+
+TEST(TrainOptions, RefusesValuesThatAreNoneAndSaysWhatWouldBe) {
+  EXPECT_REFUSED(train({"--max_steps", "many"}), "--max_steps: \"many\" is not a whole number");
+  EXPECT_REFUSED(train({"--max_steps", "1.5"}), "--max_steps: \"1.5\"");
+  EXPECT_REFUSED(train({"--per_device_train_batch_size", "0"}), "from 1 to");
+  EXPECT_REFUSED(train({"--learning_rate", "nan"}), "--learning_rate: \"nan\" is not a number");
+  EXPECT_REFUSED(train({"--learning_rate", "-1"}), "at least 0");
+  EXPECT_REFUSED(train({"--compute", "fp16"}), "--compute: \"fp16\" is not one of bf16, fp32");
+  EXPECT_REFUSED(train({"--lr_scheduler_type", "cosin"}), "did you mean cosine?");
+  EXPECT_REFUSED(train({"--stage", "4"}), "--stage: \"4\" is not a whole number from 0 to 3");
+  EXPECT_REFUSED(train({"--dram", "much"}), "--dram: \"much\" is not a size");
+  EXPECT_REFUSED(train({"--place", "gradient=swap"}), "did you mean gradients?");
+  EXPECT_REFUSED(train({"--place", "m=nvme"}), "--place: \"m=nvme\"");
+  EXPECT_REFUSED(train({"--place", "swap"}), "--place: \"swap\"");
+  EXPECT_THROW(train({"--swap"}), CLI::ParseError);
+  EXPECT_THROW(parse(add_train_flags, {"--data", "d", "--out", "o"}), CLI::RequiredError);
+}
+
+/// Options that pass check(), to be spoilt one at a time.
+struct GoodTrain {
+  test::TemporaryDirectory directory;
+  TrainOptions options;
+
+  GoodTrain() {
+    test::write_file(directory / "text", "some text");
+    options.model = directory.path();
+    options.data = {directory / "text"};
+    options.out = directory / "new/out";
+    options.placement.swap = {directory.path()};
+  }
+};
+
+TEST(TrainOptions, ChecksFilesBeforeAnyWorkAndChangesNothing) {
+  GoodTrain good;
+  EXPECT_NO_THROW(check(good.options));
+  EXPECT_FALSE(std::filesystem::exists(good.directory / "new"));
+  TrainOptions bad = good.options;
+  bad.data.push_back(good.directory / "missing");
+  EXPECT_REFUSED(check(bad), "missing does not exist");
+  bad.data = {good.directory.path()};
+  EXPECT_REFUSED(check(bad), "is a directory; name the files in it");
+  bad = good.options;
+  bad.model = good.directory / "nothing";
+  EXPECT_REFUSED(check(bad), "--model: ");
+  bad = good.options;
+  bad.placement.swap.push_back(good.directory / "nowhere");
+  EXPECT_REFUSED(check(bad), "--swap: ");
+}
+
+TEST(TrainOptions, KeepsAnOutputThatHoldsSomethingUnlessToldOtherwise) {
+  GoodTrain good;
+  test::write_file(good.directory / "full/file", "precious");
+  good.options.out = good.directory / "full";
+  EXPECT_REFUSED(check(good.options), "is not empty; choose another directory or add --overwrite");
+  good.options.overwrite = true;
+  EXPECT_NO_THROW(check(good.options));
+  good.options.out = good.directory / "text";
+  EXPECT_REFUSED(check(good.options), "is not a directory");
+}
+
+TEST(TrainOptions, RefusesFlagsThatContradictEachOther) {
+  const GoodTrain good;
+  TrainOptions bad = good.options;
+  bad.max_steps = 0;
+  EXPECT_REFUSED(check(bad), "--max_steps: 0");
+  bad = good.options;
+  bad.max_steps = 10;
+  bad.warmup_steps = 11;
+  EXPECT_REFUSED(check(bad), "--warmup_steps: 11 is more than --max_steps 10");
+  bad = good.options;
+  bad.placement.update = UpdateChoice::kFused;
+  EXPECT_REFUSED(check(bad), "--clip previous");
+  bad.clip = ClipChoice::kNone;
+  EXPECT_NO_THROW(check(bad));
+  bad = good.options;
+  bad.placement.swap.clear();
+  EXPECT_NO_THROW(check(bad));
+  bad.placement.place.gradients = Place::kSwap;
+  EXPECT_REFUSED(check(bad), "there is no --swap");
+}
+
+TEST(TrainOptions, MultipliesBatchSizesLikeDeepSpeed) {
+  TrainOptions options;
+  options.per_device_train_batch_size = 2;
+  options.gradient_accumulation_steps = 4;
+  EXPECT_NO_THROW(check_batch(options, 3));
+  options.train_batch_size = 24;
+  EXPECT_NO_THROW(check_batch(options, 3));
+  EXPECT_REFUSED(check_batch(options, 2), "2 x --gradient_accumulation_steps 4 x 2 ranks = 16");
+}
+
+TEST(PlanOptions, TakesAPresetOrAModelAndAMachine) {
+  const PlanOptions options =
+      plan({"--preset", "gpt-1t", "--ranks", "512", "--ranks-per-node", "8", "--tokens", "1048576",
+            "--read-bandwidth", "26GB", "--teraflops", "500", "--json"});
+  EXPECT_EQ(options.preset, "gpt-1t");
+  EXPECT_EQ(options.ranks, 512);
+  EXPECT_EQ(options.tokens, 1048576);
+  EXPECT_EQ(options.machine.read_bandwidth.value(), 26000000000u);
+  EXPECT_EQ(options.machine.teraflops, 500);
+  EXPECT_TRUE(options.json);
+  EXPECT_NO_THROW(check(options));
+}
+
+TEST(PlanOptions, RefusesWhatItCannotPlan) {
+  EXPECT_REFUSED(check(plan({})), "--model DIR or --preset NAME");
+  EXPECT_REFUSED(plan({"--preset", "gpt-1b"}), "--preset: \"gpt-1b\" is not one of");
+  EXPECT_THROW(plan({"--preset", "gpt-1t", "--model", "m"}), CLI::ParseError);
+  EXPECT_REFUSED(check(plan({"--model", "/nowhere"})), "--model: /nowhere does not exist");
+  EXPECT_REFUSED(check(plan({"--preset", "gpt-1t", "--ranks", "6", "--ranks-per-node", "4"})),
+                 "6 ranks are not a multiple of 4");
+}
+
+TEST(BenchOptions, ReadsWhatToMeasure) {
+  const test::TemporaryDirectory directory;
+  const BenchOptions options = bench({"io", "--swap", directory.path(), "--seconds", "2",
+                                      "--block-size", "64k", "--depth", "8", "--sweep"});
+  EXPECT_EQ(options.target, BenchTarget::kIo);
+  EXPECT_EQ(options.block_size, 65536u);
+  EXPECT_EQ(options.depth, 8);
+  EXPECT_TRUE(options.sweep);
+  EXPECT_NO_THROW(check(options));
+  EXPECT_EQ(bench({"adamw"}).target, BenchTarget::kAdamW);
+  EXPECT_NO_THROW(check(bench({"collectives"})));
+}
+
+TEST(BenchOptions, RefusesWhatItCannotMeasure) {
+  EXPECT_REFUSED(bench({"matmull"}), "did you mean matmul?");
+  EXPECT_THROW(bench({}), CLI::RequiredError);
+  EXPECT_REFUSED(check(bench({"io"})), "--swap: bench io needs a directory");
+  EXPECT_REFUSED(check(bench({"io", "--swap", "/", "--block-size", "5000"})), "multiple of 4 KiB");
+  EXPECT_REFUSED(check(bench({"io", "--swap", "/", "--file-size", "64k"})), "--file-size");
+}
+
+/// `-` and `_` are alike, so two flags that differ only in those would be one.
+template <typename Options>
+void expect_distinct_flags(void (*add)(CLI::App&, Options&)) {
+  CLI::App app;
+  Options options;
+  add(app, options);
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (std::string name : option->get_lnames()) {
+      std::replace(name.begin(), name.end(), '_', '-');
+      EXPECT_EQ(std::count(names.begin(), names.end(), name), 0) << name;
+      names.push_back(name);
+    }
+    EXPECT_FALSE(option->get_description().empty());
+  }
+}
+
+TEST(Options, HaveNamesThatDifferInMoreThanHyphensAndAllHaveHelp) {
+  expect_distinct_flags(add_train_flags);
+  expect_distinct_flags(add_plan_flags);
+  expect_distinct_flags(add_bench_flags);
+}
+
+}  // namespace
+}  // namespace strata::cli
