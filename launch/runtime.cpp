@@ -1,0 +1,139 @@
+#include "launch/runtime.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "core/error.h"
+#include "launch/mpi_session.h"
+#include "launch/restart.h"
+
+namespace strata {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kWrongUse = 2;
+
+struct Failure {
+  std::string cause;
+  int status;
+};
+
+// @pre called while an exception is handled
+Failure current_failure() {
+  try {
+    throw;
+  } catch (const UsageError& error) {
+    return {error.what(), kWrongUse};
+  } catch (const std::exception& error) {
+    return {error.what(), kFailed};
+  } catch (...) {
+    return {"an exception that is no std::exception", kFailed};
+  }
+}
+
+void print(int rank, const Failure& failure) {
+  std::fflush(stdout);
+  // One write, so that lines of several ranks do not mix.
+  const std::string line = fmt::format("[rank {}] {}\n", rank, failure.cause);
+  std::fwrite(line.data(), 1, line.size(), stderr);
+  std::fflush(stderr);
+}
+
+// What all ranks were told wrong, all ranks complain about: rank 0 has the word, and mpirun ends
+// the others with SIGTERM before they repeat it. A rank that is alone with its complaint speaks
+// later.
+void let_rank_0_speak_first(int rank, const Failure& failure) {
+  if (rank == 0 || failure.status != kWrongUse) return;
+  std::signal(SIGTERM, SIG_DFL);
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+}
+
+// Binds, and gets the OpenMP runtime to wait passively: a team that spins takes cores from the
+// lanes and the other teams (a small loop every 4 ms costs 6 ms of processor time instead of 0.2 on
+// two cores). It reads the environment when it is loaded, hence the restart, which is not possible
+// any more when the caller has started MPI.
+Binding prepare_process(const RuntimeOptions& options) {
+  Binding binding = bind_to_share(options.bind);
+  if (options.threads > 0) binding.compute_threads = options.threads;
+  if (MpiSession::is_initialized()) return binding;
+  binding.description = restart_with({{"OMP_WAIT_POLICY", "passive"},
+                                      {"OMP_NUM_THREADS", std::to_string(binding.compute_threads)}},
+                                     binding.description);
+  return binding;
+}
+
+std::unique_ptr<Communicator> make_communicator(const MpiSession& session,
+                                                const RuntimeOptions& options) {
+  if (session.size() == 1) return make_self_communicator();
+  return make_mpi_communicator(options.collectives, {.timeout = options.timeout});
+}
+
+// Ends all ranks. MPI calls must not overlap, so the lane is brought to rest first.
+int fail(MpiSession& session, Communicator* communicator, const Failure& failure) {
+  let_rank_0_speak_first(session.rank(), failure);
+  print(session.rank(), failure);
+  if (communicator != nullptr) {
+    communicator->abandon();
+    try {
+      communicator->stream().synchronize();
+    } catch (...) {  // it fails because it was abandoned: the cause is already printed
+    }
+  }
+  session.abort(failure.status);
+  return failure.status;
+}
+
+int run_in(MpiSession& session, const RuntimeOptions& options, const Binding& binding,
+           const std::function<int(Runtime&)>& body) {
+  std::optional<Runtime> runtime;
+  int status = 0;
+  try {
+    runtime.emplace(make_cpu_device(binding.compute_threads), make_communicator(session, options),
+                    binding);
+    status = body(*runtime);
+    runtime->communicator().stream().synchronize();
+  } catch (...) {
+    return fail(session, runtime ? &runtime->communicator() : nullptr, current_failure());
+  }
+  return status;
+}
+
+}  // namespace
+
+Runtime::Runtime(std::unique_ptr<Device> device, std::unique_ptr<Communicator> communicator,
+                 const Binding& binding)
+    : log_(communicator->rank()),
+      device_(std::move(device)),
+      communicator_(std::move(communicator)),
+      binding_(binding) {}
+
+int run_job(int& argc, char** argv, const std::function<int(Runtime&)>& body,
+            const RuntimeOptions& defaults) {
+  RuntimeOptions options = defaults;
+  std::optional<Binding> binding;
+  std::optional<MpiSession> session;
+  try {
+    options = take_runtime_options(argc, argv, defaults);
+    binding = prepare_process(options);
+    session.emplace(argc, argv);
+  } catch (...) {
+    // Ranks that never joined MPI are ended by mpirun when the first of them exits.
+    const Failure failure = current_failure();
+    const int rank = local_rank().rank;
+    let_rank_0_speak_first(rank, failure);
+    print(rank, failure);
+    return failure.status;
+  }
+  const int status = run_in(*session, options, *binding, body);
+  session->finish();
+  return status;
+}
+
+}  // namespace strata
