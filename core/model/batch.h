@@ -27,8 +27,8 @@ struct MicroBatch {
 /// One rank's part of one optimizer step.
 struct Batch {
   std::vector<MicroBatch> micro_batches;
-  /// Number of the first sequence of the *global* batch since the run began: with the place in the
-  /// batch it names a sequence for random numbers, whatever the number of ranks.
+  /// Number of the first of these sequences since the run began, counted over all ranks: with its
+  /// place here it names a sequence for random numbers, whatever the number of ranks.
   std::int64_t first_sequence = 0;
 
   std::int64_t tokens() const noexcept;
