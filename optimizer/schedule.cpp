@@ -7,10 +7,10 @@
 #include <cmath>
 #include <numbers>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/nearest_name.h"
 
 namespace strata {
 namespace {
@@ -26,21 +26,6 @@ constexpr std::array kKinds = {
     NamedKind{ScheduleKind::kLinear, "linear"},
     NamedKind{ScheduleKind::kCosine, "cosine"},
 };
-
-/// Insertions, deletions and replacements that turn `a` into `b`.
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row[b.size()];
-}
 
 void check_steps(std::string_view field, std::int64_t steps) {
   if (steps < 0) {
@@ -80,17 +65,16 @@ void validate(const Schedule& schedule) {
 }
 
 ScheduleKind parse_schedule_kind(std::string_view text) {
-  const NamedKind* nearest = &kKinds.front();
+  std::vector<std::string> names;
   for (const NamedKind& known : kKinds) {
     if (known.name == text) return known.kind;
-    if (edit_distance(text, known.name) < edit_distance(text, nearest->name)) nearest = &known;
+    names.emplace_back(known.name);
   }
-  std::string names;
-  for (const NamedKind& known : kKinds) {
-    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", known.name);
-  }
-  throw UsageError(fmt::format("there is no schedule \"{}\"; did you mean \"{}\"? Known: {}", text,
-                               nearest->name, names));
+  const std::string nearest = nearest_name(text, names);
+  throw UsageError(
+      fmt::format("there is no schedule \"{}\"{}; choose one of {}", text,
+                  nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest),
+                  fmt::join(names, ", ")));
 }
 
 std::string_view name(ScheduleKind kind) noexcept {

@@ -41,7 +41,7 @@ void validate(const Schedule& schedule);
 
 /// The kind called `name` in transformers: "constant", "constant_with_warmup", "linear" or
 /// "cosine".
-/// @throws UsageError naming the nearest known name and all of them
+/// @throws UsageError naming the nearest known name, if one is near, and all of them
 ScheduleKind parse_schedule_kind(std::string_view name);
 
 std::string_view name(ScheduleKind kind) noexcept;
