@@ -74,10 +74,8 @@ class LoadRun {
     const Clock::time_point start = Clock::now();
     double elapsed = 0;
     do {
-      const auto [event, block] = std::move(under_way_.front());
-      under_way_.pop_front();
-      event.wait();
-      submit(block);
+      under_way_.front().first.wait();
+      resubmit_finished();
       elapsed = std::chrono::duration<double>(Clock::now() - start).count();
     } while (elapsed < seconds);
     const IoCounters after = engine_->counters();
@@ -105,6 +103,19 @@ class LoadRun {
     const bool reads_are_behind = static_cast<double>(reads_) * load_.write_share <=
                                   static_cast<double>(writes_) * load_.read_share;
     return reads_are_behind ? IoRequest::Kind::kRead : IoRequest::Kind::kWrite;
+  }
+  /// All of them, not just the oldest: a slow transfer must not keep the queue from staying full.
+  void resubmit_finished() {
+    for (std::size_t i = under_way_.size(); i > 0; --i) {
+      auto [event, block] = std::move(under_way_.front());
+      under_way_.pop_front();
+      if (event.ready()) {
+        event.wait();  // throws if it failed
+        submit(block);
+      } else {
+        under_way_.emplace_back(std::move(event), block);
+      }
+    }
   }
   void submit(std::size_t block) {
     const IoRequest::Kind kind = next_kind();
