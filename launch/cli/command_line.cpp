@@ -72,7 +72,9 @@ void add_commands(CLI::App& app, Action& chosen) {
   app.name("strata");
   app.require_subcommand(1);
   app.set_version_flag("--version", "strata " STRATA_VERSION);
+  add_init(app, chosen);
   add_doctor(app, chosen);
+  add_inspect(app, chosen);
 }
 
 int print_error(const char* message, int exit_code) {

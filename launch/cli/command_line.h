@@ -26,5 +26,7 @@ int run_command_line(const std::vector<std::string>& arguments);
 
 /// One function per command, each in the file of its name.
 void add_doctor(CLI::App& app, Action& chosen);
+void add_init(CLI::App& app, Action& chosen);
+void add_inspect(CLI::App& app, Action& chosen);
 
 }  // namespace strata::cli

@@ -1,0 +1,142 @@
+#include <fmt/format.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <limits>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/pretrained.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/model/initial_values.h"
+#include "core/model/transformer.h"
+#include "core/progress.h"
+#include "core/units.h"
+#include "launch/cli/command_line.h"
+#include "launch/cli/flags.h"
+
+namespace strata::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kPieceElements = 1 << 20;
+
+struct InitOptions {
+  std::string preset;
+  fs::path config;
+  fs::path out;
+  std::int64_t seed = 42;
+  Dtype dtype = Dtype::kF32;
+  bool overwrite = false;
+  bool json = false;
+  bool no_progress = false;
+};
+
+ModelConfig chosen_config(const InitOptions& options) {
+  if (!options.preset.empty()) return preset(options.preset);
+  if (options.config.empty()) {
+    throw UsageError(fmt::format("--preset NAME or --config FILE is needed; presets are {}",
+                                 fmt::join(preset_names(), ", ")));
+  }
+  check_files("--config", {options.config});
+  return read_config(options.config);
+}
+
+/// @param out need not exist: the drive is that of the nearest directory that does
+void check_free_space(const fs::path& out, std::uint64_t bytes) {
+  fs::path directory = fs::absolute(out);
+  while (!fs::exists(directory) && directory.has_relative_path())
+    directory = directory.parent_path();
+  struct statvfs facts {};
+  if (statvfs(directory.c_str(), &facts) != 0) return;  // the first write will tell
+  const std::uint64_t free = static_cast<std::uint64_t>(facts.f_bavail) * facts.f_frsize;
+  if (free >= bytes) return;
+  throw UsageError(fmt::format("--out: the model needs {} but {} has {} free; choose another drive",
+                               format_bytes(bytes), directory.string(), format_bytes(free)));
+}
+
+void make_directories(const fs::path& path) {
+  std::error_code cause;
+  fs::create_directories(path, cause);
+  if (cause) throw IoError("cannot create the directory", path.string(), 0, cause.value());
+}
+
+void write_parameters(const Model& model, const InitOptions& options, PretrainedWriter& writer) {
+  Log log(0);
+  Progress progress(log, "parameter", static_cast<std::uint64_t>(model.parameter_count()),
+                    !options.no_progress);
+  std::vector<float> piece(static_cast<std::size_t>(kPieceElements));
+  std::uint64_t done = 0;
+  for (int index = 0; index < model.block_count(); ++index) {
+    for (const auto& parameter : model.block(index).parameters()) {
+      const std::int64_t numel = parameter->shape.numel();
+      for (std::int64_t begin = 0; begin < numel; begin += kPieceElements) {
+        const auto count = static_cast<std::size_t>(std::min(kPieceElements, numel - begin));
+        const std::span<float> values = std::span(piece).first(count);
+        initial_values(*parameter, static_cast<std::uint64_t>(options.seed), begin, values);
+        writer.write(parameter->name, std::span<const float>(values));
+        progress.update(done += count);
+      }
+    }
+  }
+}
+
+int run_init(const InitOptions& options) {
+  const auto begin = std::chrono::steady_clock::now();
+  const ModelConfig config = chosen_config(options);
+  check_output("--out", options.out, options.overwrite);
+  const Model model = make_transformer(config);
+  const auto parameters = static_cast<std::uint64_t>(model.parameter_count());
+  const std::uint64_t bytes = parameters * size_bytes(options.dtype);
+  check_free_space(options.out, bytes);
+  make_directories(options.out);
+  PretrainedWriter writer(options.out, config,
+                          {.dtype = options.dtype, .overwrite = options.overwrite});
+  write_parameters(model, options, writer);
+  writer.finish();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (options.json) {
+    const nlohmann::ordered_json facts = {{"out", options.out.string()}, {"family", config.family},
+                                          {"parameters", parameters},    {"bytes", bytes},
+                                          {"seed", options.seed},        {"seconds", seconds}};
+    fmt::print("{}\n", facts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    fmt::print("{}: {} with {} parameters, {} in {}, {}\n", options.out.string(), config.family,
+               format_count(static_cast<double>(parameters)), format_bytes(bytes),
+               name(options.dtype), format_seconds(seconds));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_init(CLI::App& app, Action& chosen) {
+  const auto options = std::make_shared<InitOptions>();
+  CLI::App* command =
+      app.add_subcommand("init", "Write a randomly initialised model in Hugging Face layout");
+  auto* config =
+      add_path(*command, "--config", options->config, "FILE", "the shape, as a config.json");
+  std::vector<std::pair<std::string, std::string>> presets;
+  for (const std::string& name : preset_names()) presets.emplace_back(name, name);
+  add_choice<std::string>(*command, "--preset", options->preset, presets, "the shape, by name")
+      ->excludes(config);
+  add_path(*command, "--out", options->out, "DIR", "gets config.json and safetensors")->required();
+  add_whole(*command, "--seed", options->seed, 0, std::numeric_limits<std::int64_t>::max(),
+            "of the weights; the same seed gives the same bits");
+  add_choice<Dtype>(*command, "--dtype", options->dtype,
+                    {{"fp32", Dtype::kF32}, {"bf16", Dtype::kBf16}}, "of the weights in the file");
+  add_switch(*command, "--overwrite", options->overwrite,
+             "write into a directory that is not empty");
+  add_switch(*command, "--json", options->json, "print one JSON object");
+  add_switch(*command, "--no_progress", options->no_progress, "no progress bar");
+  command->callback([options, &chosen] { chosen = [options] { return run_init(*options); }; });
+}
+
+}  // namespace strata::cli

@@ -1,0 +1,150 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/pretrained.h"
+#include "core/model/config.h"
+#include "tests/support/run_program.h"
+
+namespace strata {
+namespace {
+
+ModelConfig small(const char* preset_name) {
+  ModelConfig config = preset(preset_name);
+  config.vocab_size = 257;
+  config.hidden = 32;
+  config.layers = 2;
+  config.heads = 4;
+  config.kv_heads = 4;
+  config.head_size = 8;
+  config.intermediate = 64;
+  config.max_positions = 64;
+  return config;
+}
+
+/// `strata init` and `strata inspect`, run on small models.
+class ModelProgram : public testing::Test {
+ protected:
+  std::string path(const char* name) const { return (directory_ / name).string(); }
+
+  static test::ProgramResult strata(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), STRATA_PROGRAM);
+    return test::run_program(arguments);
+  }
+
+  test::ProgramResult init(const char* preset_name, const char* out,
+                           std::vector<std::string> more = {}) {
+    test::write_file(directory_ / "shape.json", to_json(small(preset_name)));
+    std::vector<std::string> arguments = {"init", "--config", path("shape.json"), "--out",
+                                          path(out)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return strata(arguments);
+  }
+
+  std::vector<float> read(const char* model, const char* parameter) const {
+    const PretrainedReader reader(directory_ / model);
+    for (const MappedParameter& mapped : reader.parameters()) {
+      if (mapped.name != parameter) continue;
+      std::vector<float> values(static_cast<std::size_t>(mapped.shape.numel()));
+      reader.read(parameter, 0, mapped.shape.numel(), values.data());
+      return values;
+    }
+    ADD_FAILURE() << "there is no " << parameter;
+    return {};
+  }
+
+  static double deviation(const std::vector<float>& values) {
+    double square = 0;
+    for (const float value : values)
+      square += static_cast<double>(value) * static_cast<double>(value);
+    return std::sqrt(square / static_cast<double>(values.size()));
+  }
+
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(ModelProgram, InitWritesTheInitialisationOfItsFamily) {
+  ASSERT_EQ(init("gpt2-124m", "gpt2").exit_code, 0);
+  EXPECT_NEAR(deviation(read("gpt2", "layers.0.mlp.up.weight")), 0.02, 0.002);
+  EXPECT_NEAR(deviation(read("gpt2", "layers.1.attention.o.weight")), 0.01, 0.001)
+      << "0.02 / sqrt(4)";
+  for (const float value : read("gpt2", "layers.1.mlp_norm.weight")) ASSERT_EQ(value, 1.0f);
+  for (const float value : read("gpt2", "layers.1.attention.q.bias")) ASSERT_EQ(value, 0.0f);
+  ASSERT_EQ(init("llama-26m", "llama").exit_code, 0);
+  EXPECT_NEAR(deviation(read("llama", "layers.1.attention.o.weight")), 0.02, 0.002);
+}
+
+TEST_F(ModelProgram, InitRepeatsEveryBitForTheSameSeed) {
+  ASSERT_EQ(init("llama-26m", "a", {"--seed", "5"}).exit_code, 0);
+  ASSERT_EQ(init("llama-26m", "b", {"--seed", "5"}).exit_code, 0);
+  ASSERT_EQ(init("llama-26m", "c", {"--seed", "6"}).exit_code, 0);
+  const auto weights = [this](const char* model) {
+    return test::read_file(directory_ / model / "model.safetensors");
+  };
+  EXPECT_EQ(weights("a"), weights("b"));
+  EXPECT_NE(weights("a"), weights("c"));
+}
+
+TEST_F(ModelProgram, InitRoundsTheSameNumbersToBf16) {
+  ASSERT_EQ(init("llama-26m", "whole").exit_code, 0);
+  ASSERT_EQ(init("llama-26m", "half", {"--dtype", "bf16"}).exit_code, 0);
+  std::vector<float> rounded = read("whole", "head.weight");
+  for (float& value : rounded) value = static_cast<float>(bf16(value));
+  EXPECT_EQ(read("half", "head.weight"), rounded);
+}
+
+TEST_F(ModelProgram, InitKeepsWhatLiesInTheOutputUnlessToldOtherwise) {
+  test::write_file(directory_ / "full/notes", "precious");
+  const auto refused = init("llama-26m", "full");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.errors.find("--overwrite"), std::string::npos) << refused.errors;
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "full/config.json"));
+  EXPECT_EQ(init("llama-26m", "full", {"--overwrite"}).exit_code, 0);
+  EXPECT_EQ(test::read_file(directory_ / "full/notes"), "precious");
+}
+
+TEST_F(ModelProgram, InitRefusesModelsThatDoNotFitAndLeavesNothing) {
+  const auto result = strata({"init", "--preset", "gpt-1t", "--out", path("deep/out")});
+  if (result.errors.find("free; choose another drive") == std::string::npos) {
+    GTEST_SKIP() << "this drive has room for a model of a trillion parameters";
+  }
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "deep"));
+}
+
+TEST_F(ModelProgram, InspectPrintsTheFactsOfAModel) {
+  ASSERT_EQ(init("llama-26m", "model").exit_code, 0);
+  const auto result = strata({"inspect", path("model"), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const auto facts = nlohmann::json::parse(result.output);
+  EXPECT_EQ(facts["family"], "llama");
+  EXPECT_EQ(facts["tied"], false);
+  // Two tables of 257 x 32, two layers of 4 x 32 x 32 + 3 x 32 x 64 + 2 x 32, a norm of 32.
+  EXPECT_EQ(facts["parameters"], 2 * 257 * 32 + 2 * (4096 + 6144 + 64) + 32);
+  EXPECT_EQ(facts["weight_bytes"], facts["parameters"].get<int>() * 4);
+  EXPECT_EQ(facts["tensors"].size(), 2u + 2 * 9 + 1);
+  EXPECT_EQ(facts["tensors"][0]["name"], "lm_head.weight");
+  EXPECT_EQ(facts["tensors"][0]["dtype"], "F32");
+  EXPECT_EQ(facts["tensors"][0]["shape"], (std::vector<int>{257, 32}));
+  const auto lines = strata({"inspect", path("model")});
+  EXPECT_NE(lines.output.find("lm_head.weight"), std::string::npos);
+  EXPECT_EQ(strata({"inspect", path("model/config.json")}).exit_code, 0);
+  EXPECT_EQ(strata({"inspect", path("model/model.safetensors")}).exit_code, 0);
+}
+
+TEST_F(ModelProgram, InspectNamesWhatIsWrongWithAModel) {
+  ASSERT_EQ(init("llama-26m", "model").exit_code, 0);
+  const std::string file = path("model/model.safetensors");
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  const auto result = strata({"inspect", path("model")});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_TRUE(result.errors.starts_with("strata: " + file)) << result.errors;
+  EXPECT_EQ(result.output, "");
+  EXPECT_EQ(strata({"inspect", path("nothing")}).exit_code, 2);
+  EXPECT_EQ(strata({"inspect", directory_.path()}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace strata
