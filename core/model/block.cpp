@@ -27,13 +27,11 @@ Parameter Block::borrow(Parameter parameter) {
 void Block::backward(BackwardVisit& visit) const {
   for (int i = 0; i < visit.micro_batches(); ++i) {
     Graph graph = visit.make_graph(true);
-    const Value input = graph.input(visit.input(i), true);
+    const TensorView activation = visit.input(i);
+    const Value input = activation.empty() ? Value() : graph.input(activation, true);
     const Value output = forward(graph, input, visit.batch(i));
-    const ConstTensorView dy = visit.output_gradient(i);
-    graph.backward(
-        output,
-        graph.input(TensorView(const_cast<void*>(dy.data()), dy.dtype(), dy.shape()), false));
-    visit.set_input_gradient(i, graph.take_gradient(input).view());
+    graph.backward(output, graph.constant(visit.output_gradient(i)));
+    if (input) visit.set_input_gradient(i, graph.take_gradient(input).view());
   }
 }
 

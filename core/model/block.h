@@ -41,11 +41,11 @@ class BackwardVisit {
   /// A graph over the visit's parameters.
   virtual Graph make_graph(bool recording) = 0;
 
-  /// The activation that the block got in the forward phase; not owned by a tape.
+  /// The activation that the block got in the forward phase; empty for the first block.
   virtual TensorView input(int micro_batch) = 0;
   /// The gradient of the block's output; empty for the last block.
   virtual ConstTensorView output_gradient(int micro_batch) = 0;
-  /// Hands on the gradient of input(); copied before the call returns to the stream.
+  /// Hands on a copy of the gradient of input(), whose memory may go with this call.
   virtual void set_input_gradient(int micro_batch, ConstTensorView gradient) = 0;
 
   /// A zeroed fp32 tile [rows, columns] for rows [row_begin, ...) of a row-tiled parameter's

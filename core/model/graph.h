@@ -58,6 +58,9 @@ class Graph {
   Graph(Ops& ops, Stream& stream, Workspace& workspace, const ParameterTable& parameters,
         Dtype compute, bool recording);
 
+  Graph(const Graph&) = delete;  // the tape refers to its graph
+  Graph& operator=(const Graph&) = delete;
+
   Ops& ops() const noexcept { return ops_; }
   Stream& stream() const noexcept { return stream_; }
   Dtype compute_dtype() const noexcept { return compute_; }
@@ -66,6 +69,10 @@ class Graph {
 
   /// A tensor that lies elsewhere and outlives the graph, as a value.
   Value input(TensorView tensor, bool requires_gradient);
+  /// The same without a gradient.
+  Value constant(ConstTensorView tensor) {
+    return input({const_cast<void*>(tensor.data()), tensor.dtype(), tensor.shape()}, false);
+  }
   /// Fresh memory of the workspace, content unspecified.
   Value allocate(Dtype dtype, Shape shape);
 

@@ -1,0 +1,81 @@
+#pragma once
+
+#include "core/ops.h"
+
+namespace strata {
+
+/// Operations that only count. With a Workspace that only measures, running a block over them tells
+/// what it needs without touching memory: any block, also a user's own.
+class MeasuringOps final : public Ops {
+ public:
+  /// Multiplications and additions of products and attention so far; 2 T K N for a product.
+  double operations() const noexcept { return operations_; }
+  void reset() noexcept { operations_ = 0; }
+
+  void linear(ConstTensorView x, ConstTensorView w, ConstTensorView, TensorView, Stream&) override {
+    product(x, w);
+  }
+  void linear_backward_input(ConstTensorView dy, ConstTensorView w, TensorView, bool,
+                             Stream&) override {
+    operations_ += 2.0 * static_cast<double>(dy.numel()) * static_cast<double>(w.shape()[1]);
+  }
+  void linear_backward_weight(ConstTensorView dy, ConstTensorView x, TensorView dw, TensorView,
+                              Stream&) override {
+    if (dw.empty()) return;
+    operations_ += 2.0 * static_cast<double>(dy.numel()) * static_cast<double>(x.shape()[1]);
+  }
+  void embedding(ConstTensorView, ConstTensorView, TensorView, bool, Stream&) override {}
+  void embedding_backward(ConstTensorView, ConstTensorView, std::int64_t, TensorView,
+                          Stream&) override {}
+  void rms_norm(ConstTensorView, ConstTensorView, float, TensorView, TensorView, Stream&) override {
+  }
+  void rms_norm_backward(ConstTensorView, ConstTensorView, ConstTensorView, ConstTensorView,
+                         TensorView, TensorView, Stream&) override {}
+  void layer_norm(ConstTensorView, ConstTensorView, ConstTensorView, float, TensorView, TensorView,
+                  TensorView, Stream&) override {}
+  void layer_norm_backward(ConstTensorView, ConstTensorView, ConstTensorView, ConstTensorView,
+                           ConstTensorView, TensorView, TensorView, TensorView, Stream&) override {}
+  void rotary(TensorView, std::int64_t, ConstTensorView, ConstTensorView, float, bool,
+              Stream&) override {}
+  void attention(const AttentionShape& shape, ConstTensorView, ConstTensorView, ConstTensorView,
+                 ConstTensorView, TensorView, TensorView, Stream&) override {
+    operations_ += 2.0 * attention_product(shape);
+  }
+  void attention_backward(const AttentionShape& shape, ConstTensorView, ConstTensorView,
+                          ConstTensorView, ConstTensorView, ConstTensorView, ConstTensorView,
+                          ConstTensorView, TensorView, TensorView, TensorView, Stream&) override {
+    operations_ += 5.0 * attention_product(shape);
+  }
+  void activation(Activation, ConstTensorView, TensorView, Stream&) override {}
+  void activation_backward(Activation, ConstTensorView, ConstTensorView, TensorView,
+                           Stream&) override {}
+  void gated_activation(Activation, ConstTensorView, ConstTensorView, TensorView,
+                        Stream&) override {}
+  void gated_activation_backward(Activation, ConstTensorView, ConstTensorView, ConstTensorView,
+                                 TensorView, TensorView, Stream&) override {}
+  void add(ConstTensorView, ConstTensorView, TensorView, Stream&) override {}
+  void convert(ConstTensorView, float, TensorView, Stream&) override {}
+  void fill_zero(TensorView, Stream&) override {}
+  void softmax_statistics(ConstTensorView, std::int64_t, ConstTensorView, bool, TensorView,
+                          TensorView, TensorView, Stream&) override {}
+  void cross_entropy(ConstTensorView, ConstTensorView, ConstTensorView, ConstTensorView, TensorView,
+                     Stream&) override {}
+  void cross_entropy_backward(ConstTensorView, std::int64_t, ConstTensorView, ConstTensorView,
+                              ConstTensorView, float, TensorView, Stream&) override {}
+  void sum(ConstTensorView, double* result, Stream&) override { *result = 0; }
+
+ private:
+  void product(ConstTensorView x, ConstTensorView w) {
+    operations_ += 2.0 * static_cast<double>(x.numel()) * static_cast<double>(w.shape()[0]);
+  }
+  /// One of q k^T and p v under a causal mask: half of the square.
+  static double attention_product(const AttentionShape& shape) {
+    const double pairs =
+        0.5 * static_cast<double>(shape.tokens) * static_cast<double>(shape.tokens);
+    return 2.0 * pairs * static_cast<double>(shape.sequences * shape.heads * shape.head_size);
+  }
+
+  double operations_ = 0;
+};
+
+}  // namespace strata
