@@ -1,0 +1,105 @@
+#include "parallel/block_costs.h"
+
+#include "core/measuring_ops.h"
+
+namespace strata {
+namespace {
+
+/// Views that have shapes but no memory. Not null: empty views mean "not wanted".
+void* nowhere() { return reinterpret_cast<void*>(Workspace::kAlignment); }
+
+class UnplacedParameters final : public ParameterTable {
+ public:
+  explicit UnplacedParameters(Dtype compute) : compute_(compute) {}
+  ConstTensorView weight(Parameter parameter) const override {
+    return {nowhere(), compute_, parameter->shape};
+  }
+  TensorView gradient(Parameter parameter) const override {
+    if (parameter->frozen || parameter->row_tiled) return {};
+    return {nowhere(), Dtype::kF32, parameter->shape};
+  }
+
+ private:
+  Dtype compute_;
+};
+
+class MeasuringVisit final : public BackwardVisit {
+ public:
+  MeasuringVisit(const StepShape& shape, std::int64_t hidden, Dtype compute, bool last)
+      : shape_(shape),
+        activation_(nowhere(), compute, {shape.tokens(), hidden}),
+        compute_(compute),
+        last_(last),
+        parameters_(compute),
+        stream_(make_inline_stream()) {
+    const ConstTensorView ids(nowhere(), Dtype::kI32, {shape.tokens()});
+    batch_ = {.ids = ids,
+              .labels = ids,
+              .positions = ids,
+              .first_key = {},
+              .sequences = shape.sequences,
+              .tokens = shape.sequence_length};
+  }
+
+  int micro_batches() const override { return shape_.micro_batches; }
+  const DeviceBatch& batch(int) const override { return batch_; }
+  bool wants_gradients() const override { return true; }
+  Graph make_graph(bool recording) override {
+    return Graph(ops_, *stream_, workspace_, parameters_, compute_, recording);
+  }
+  TensorView input(int) override { return activation_; }
+  ConstTensorView output_gradient(int) override {
+    return last_ ? ConstTensorView() : ConstTensorView(activation_);
+  }
+  void set_input_gradient(int, ConstTensorView) override {}
+  TensorView begin_rows(Parameter parameter, std::int64_t, std::int64_t rows) override {
+    return {nowhere(), Dtype::kF32, {rows, parameter->shape[1]}};
+  }
+  void finish_rows() override {}
+  float loss_scale() const override { return 1.0f; }
+  void add_losses(ConstTensorView) override {}
+
+  void forward(const Block& block, bool first) {
+    for (int i = 0; i < shape_.micro_batches; ++i) {
+      Graph graph = make_graph(false);
+      block.forward(graph, first ? Value() : graph.input(activation_, false), batch_);
+    }
+  }
+  double operations() const { return ops_.operations(); }
+  std::size_t workspace() const { return workspace_.peak(); }
+
+ private:
+  StepShape shape_;
+  TensorView activation_;
+  DeviceBatch batch_;
+  Dtype compute_;
+  bool last_;
+  UnplacedParameters parameters_;
+  MeasuringOps ops_;
+  Workspace workspace_;
+  std::unique_ptr<Stream> stream_;
+};
+
+}  // namespace
+
+std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape, Dtype compute) {
+  std::vector<BlockCost> costs;
+  for (int b = 0; b < model.block_count(); ++b) {
+    const bool last = b + 1 == model.block_count();
+    BlockCost cost;
+    if (!last) {
+      MeasuringVisit forward(shape, model.hidden_size(), compute, last);
+      forward.forward(model.block(b), b == 0);
+      cost.forward_operations = forward.operations();
+      cost.forward_workspace = forward.workspace();
+    }
+    MeasuringVisit backward(shape, model.hidden_size(), compute, last);
+    model.block(b).backward(backward);
+    cost.backward_operations = backward.operations();
+    cost.backward_workspace = backward.workspace();
+    costs.push_back(cost);
+  }
+  return costs;
+}
+
+}  // namespace strata

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/model/block.h"
+
+namespace strata {
+
+/// The shape of a step on one rank.
+struct StepShape {
+  int micro_batches = 1;       ///< A
+  std::int64_t sequences = 1;  ///< of a micro-batch
+  std::int64_t sequence_length = 1;
+  std::int64_t tokens() const noexcept { return sequences * sequence_length; }  ///< T
+};
+
+/// What one block's visits cost, for all micro-batches of a step on one rank.
+struct BlockCost {
+  double forward_operations = 0;      ///< floating-point operations of products and attention
+  double backward_operations = 0;     ///< recomputation included
+  std::size_t forward_workspace = 0;  ///< bytes of device memory at the highest
+  std::size_t backward_workspace = 0;
+};
+
+/// Runs every block's forward() and backward() over operations and memory that only count: exact
+/// for any block, in milliseconds, on any machine.
+std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape, Dtype compute);
+
+}  // namespace strata

@@ -1,0 +1,312 @@
+#include "parallel/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/units.h"
+#include "parallel/boundary_store.h"
+#include "parallel/gradient_pipeline.h"
+#include "parallel/parameter_streamer.h"
+
+namespace strata {
+namespace {
+
+/// Chunks that a pool holds where memory allows: enough for the drive's queue in both directions.
+constexpr std::size_t kPreferredChunks = 8;
+/// Visits whose weights are in memory at once where memory allows: one in use, two ahead.
+constexpr std::size_t kPreferredVisits = 3;
+
+struct Candidate {
+  SectionKey key;
+  double accesses = 0;  // transfers that residency saves per step and byte
+  double order = 0;     // among equals
+};
+
+class Planner {
+ public:
+  explicit Planner(const MemoryPlanInput& input) : in_(input), place_(input.placement) {
+    plan_.residency = Residency(blocks());
+    plan_.keep_gathered = place_.stage < 3;
+    lay_out_state();
+    size_fixed_buffers();
+    size_least_buffers();
+  }
+
+  MemoryPlan run() {
+    const std::uint64_t budget =
+        place_.dram_bytes.value_or(std::numeric_limits<std::uint64_t>::max());
+    decide_by_hand();
+    if (!can_swap()) make_everything_resident();
+    if (plan_.dram() > budget) refuse(budget, plan_.dram());
+    left_ = budget - plan_.dram();
+    if (can_swap()) {
+      place_gradients();
+      place_boundaries();
+      widen_buffers();
+      if (place_.residency) fill();
+    } else {
+      widen_buffers();
+    }
+    if (plan_.swap_state() == 0) plan_.chunk_pool = 0;
+    choose_prefetch_depth();
+    plan_.swap_boundaries =
+        plan_.boundaries_on_swap ? BoundaryStore::swap_bytes(boundary_shape()) : 0;
+    return plan_;
+  }
+
+  /// What the least buffers and the placements by hand need.
+  std::uint64_t smallest() {
+    decide_by_hand();
+    if (!can_swap()) make_everything_resident();
+    return plan_.dram();
+  }
+
+ private:
+  int blocks() const { return in_.model.block_count(); }
+  bool can_swap() const { return !place_.swap.empty(); }
+  bool is_free(Section section) const {
+    return place_.sections[static_cast<std::size_t>(section)] == Place::kAuto;
+  }
+  std::size_t gradient_element() const { return size_bytes(place_.compute); }
+  BoundaryStore::Shape boundary_shape() const {
+    return {.boundaries = blocks() - 1,
+            .micro_batches = in_.shape.micro_batches,
+            .dtype = place_.compute,
+            .tokens = in_.shape.tokens(),
+            .hidden = in_.model.hidden_size()};
+  }
+
+  void lay_out_state() {
+    for (int b = 0; b < blocks(); ++b) {
+      plan_.layout.shard_numel.push_back(in_.partition.block(b).shard_numel());
+    }
+    plan_.layout.element_bytes = {2, 2, in_.state.m ? std::size_t{4} : 0,
+                                  in_.state.v ? std::size_t{4} : 0, gradient_element()};
+  }
+
+  void size_fixed_buffers() {
+    for (const BlockCost& cost : in_.costs) {
+      plan_.workspace =
+          std::max({plan_.workspace, cost.forward_workspace, cost.backward_workspace});
+    }
+    const BoundaryStore::Shape shape = boundary_shape();
+    plan_.boundary_gradients = shape.tensor_bytes() * static_cast<std::size_t>(shape.micro_batches);
+    plan_.batch = static_cast<std::size_t>(in_.shape.tokens() * in_.shape.micro_batches) * 4 *
+                  sizeof(std::int32_t);
+    plan_.shared_gradients = GradientPipeline::shared_bytes(in_.model, in_.partition);
+  }
+
+  void size_least_buffers() {
+    plan_.gathered =
+        plan_.keep_gathered
+            ? ParameterStreamer::all_blocks_bytes(in_.partition, place_.compute)
+            : ParameterStreamer::largest_visit_bytes(in_.partition, in_.plan, place_.compute);
+    plan_.gradient_buffers = GradientPipeline::largest_bytes(in_.model, in_.partition);
+    plan_.chunk_pool = can_swap() ? one_chunk() : 0;
+    const BoundaryStore::Shape shape = boundary_shape();
+    plan_.boundaries_on_swap =
+        can_swap() && place_.activations != Place::kDram &&
+        BoundaryStore::least_slots(shape) < shape.boundaries * shape.micro_batches;
+    plan_.boundary_slots = BoundaryStore::least_slots(shape);
+    plan_.boundaries = plan_.boundaries_on_swap
+                           ? shape.tensor_bytes() * static_cast<std::size_t>(plan_.boundary_slots)
+                           : BoundaryStore::memory_bytes(shape);
+    plan_.gradient_staging = can_swap() ? staging_for(plan_.residency) : 0;
+  }
+
+  std::size_t one_chunk() const {
+    const std::int64_t largest = std::ranges::max(plan_.layout.shard_numel);
+    const double share = std::min(
+        1.0, static_cast<double>(largest) / static_cast<double>(ShardUpdater::kChunkNumel));
+    const auto bytes = static_cast<double>(ShardUpdater::chunk_bytes(plan_.layout));
+    return static_cast<std::size_t>(bytes * share) + kSectionCount * MemoryPool::kAlignment;
+  }
+  std::size_t staging_for(const Residency& residency) const {
+    return GradientPipeline::staging_bytes(plan_.layout, residency);
+  }
+
+  void make_resident(SectionKey key) {
+    if (plan_.residency.resident(key)) return;
+    plan_.residency.set(key, true);
+    plan_.resident += plan_.layout.bytes(key);
+  }
+  void decide_by_hand() {
+    for (int s = 0; s < kSectionCount; ++s) {
+      if (place_.sections[static_cast<std::size_t>(s)] != Place::kDram) continue;
+      for (int b = 0; b < blocks(); ++b) make_resident({b, static_cast<Section>(s)});
+    }
+    if (can_swap()) plan_.gradient_staging = staging_for(plan_.residency);
+  }
+  void make_everything_resident() {
+    for (int b = 0; b < blocks(); ++b) {
+      for (int s = 0; s < kSectionCount; ++s) make_resident({b, static_cast<Section>(s)});
+    }
+  }
+
+  bool take(std::uint64_t bytes) {
+    if (bytes > left_) return false;
+    left_ -= bytes;
+    return true;
+  }
+
+  void place_gradients() {
+    if (!is_free(Section::kGradient)) return;
+    std::uint64_t all = 0;
+    for (int b = 0; b < blocks(); ++b) all += plan_.layout.bytes({b, Section::kGradient});
+    // The staging buffer is not needed when nothing is spilled.
+    left_ += plan_.gradient_staging;
+    if (take(all)) {
+      for (int b = 0; b < blocks(); ++b) make_resident({b, Section::kGradient});
+      plan_.gradient_staging = 0;
+      return;
+    }
+    left_ -= plan_.gradient_staging;
+    std::vector<Candidate> candidates;
+    for (int b = 0; b < blocks(); ++b) candidates.push_back(candidate({b, Section::kGradient}, 2));
+    take_in_order(candidates);
+  }
+
+  void place_boundaries() {
+    if (!plan_.boundaries_on_swap || place_.activations == Place::kSwap) return;
+    const std::size_t all = BoundaryStore::memory_bytes(boundary_shape());
+    left_ += plan_.boundaries;
+    if (take(all)) {
+      plan_.boundaries = all;
+      plan_.boundaries_on_swap = false;
+    } else {
+      left_ -= plan_.boundaries;
+    }
+  }
+
+  void widen(std::size_t& buffer, std::size_t preferred) {
+    if (preferred <= buffer) return;
+    const std::uint64_t more = std::min<std::uint64_t>(preferred - buffer, left_);
+    left_ -= more;
+    buffer += static_cast<std::size_t>(more);
+  }
+  void widen_buffers() {
+    if (!plan_.keep_gathered) {
+      widen(plan_.gathered, plan_.gathered + typical_visit());
+    }
+    widen(plan_.chunk_pool, can_swap() ? kPreferredChunks * one_chunk() : 0);
+    widen(plan_.gradient_buffers, 2 * plan_.gradient_buffers);
+    if (!plan_.keep_gathered) {
+      widen(plan_.gathered, plan_.gathered + (kPreferredVisits - 2) * typical_visit());
+    }
+  }
+  /// Gathered bytes of the median block.
+  std::size_t typical_visit() const {
+    std::vector<std::int64_t> numel;
+    for (int b = 0; b < blocks(); ++b) numel.push_back(in_.partition.block(b).numel());
+    const auto middle = numel.begin() + static_cast<std::ptrdiff_t>(numel.size() / 2);
+    std::ranges::nth_element(numel, middle);
+    return static_cast<std::size_t>(*middle) * size_bytes(place_.compute);
+  }
+
+  static Candidate candidate(SectionKey key, double accesses) {
+    // The golden ratio visits blocks so that any first few are spread evenly.
+    const double turn = (key.block + 1) * 0.6180339887498949;
+    return {key, accesses, turn - std::floor(turn)};
+  }
+  void take_in_order(std::vector<Candidate>& candidates) {
+    std::ranges::stable_sort(candidates, [](const Candidate& a, const Candidate& b) {
+      return a.accesses != b.accesses ? a.accesses > b.accesses : a.order < b.order;
+    });
+    for (const Candidate& c : candidates) {
+      if (!plan_.residency.resident(c.key) && take(plan_.layout.bytes(c.key))) make_resident(c.key);
+    }
+  }
+  void fill() {
+    std::vector<Candidate> candidates;
+    for (int b = 0; b < blocks(); ++b) {
+      for (const Section section : kStateSections) {
+        const bool weights =
+            section == Section::kHi || (section == Section::kLo && place_.compute == Dtype::kF32);
+        const double reads = weights ? in_.plan.gathers(b) : 1;
+        if (is_free(section) && plan_.layout.bytes({b, section}) > 0) {
+          candidates.push_back(candidate({b, section}, reads + 1));
+        }
+      }
+    }
+    take_in_order(candidates);
+  }
+
+  void choose_prefetch_depth() {
+    constexpr int kMost = 8;
+    const std::size_t one = std::max<std::size_t>(1, typical_visit());
+    const auto fits = static_cast<int>(plan_.gathered / one);
+    plan_.prefetch_depth = place_.prefetch_depth >= 0 ? place_.prefetch_depth
+                           : plan_.keep_gathered      ? 3
+                                                      : std::clamp(fits, 1, kMost);
+  }
+
+  [[noreturn]] void refuse(std::uint64_t budget, std::uint64_t needed) const {
+    throw UsageError(fmt::format(
+        "--dram {} is too small for this plan: it needs {} per rank{}; use --dram {}, fewer or "
+        "shorter sequences per micro-batch, or more ranks",
+        format_bytes(budget), format_bytes(needed),
+        can_swap() ? "" : ", since without --swap everything must fit", format_bytes(needed)));
+  }
+
+  const MemoryPlanInput& in_;
+  const PlacementRequest& place_;
+  MemoryPlan plan_;
+  std::uint64_t left_ = 0;
+};
+
+}  // namespace
+
+std::size_t MemoryPlan::dram() const {
+  return gathered + gradient_buffers + chunk_pool + gradient_staging + shared_gradients +
+         workspace + boundaries + boundary_gradients + batch + resident;
+}
+
+MemoryPlan make_memory_plan(const MemoryPlanInput& input) { return Planner(input).run(); }
+
+std::uint64_t smallest_dram(const MemoryPlanInput& input) { return Planner(input).smallest(); }
+
+SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan) {
+  SwapTraffic traffic;
+  const bool fp32 = input.placement.compute == Dtype::kF32;
+  const auto swapped = [&](int block, Section section) -> std::uint64_t {
+    const SectionKey key{block, section};
+    return plan.residency.resident(key) ? 0 : plan.layout.bytes(key);
+  };
+  for (const PlannedVisit& visit : input.plan.visits()) {
+    std::uint64_t& read =
+        visit.phase == Phase::kForward ? traffic.forward_read : traffic.backward_read;
+    std::uint64_t& written =
+        visit.phase == Phase::kForward ? traffic.forward_written : traffic.backward_written;
+    const auto weights = [&](int block) {
+      return swapped(block, Section::kHi) + (fp32 ? swapped(block, Section::kLo) : 0);
+    };
+    const int b = visit.block;
+    const bool updates = visit.updates_before || visit.updates_after;
+    // Kept weights stand in for hi, and are not read again.
+    if (!plan.keep_gathered || visit.phase == Phase::kForward) {
+      const bool loaded = plan.keep_gathered && !fp32 && visit.updates_before;
+      if (visit.gathers && !loaded) read += weights(b);
+      if (!plan.keep_gathered) {
+        for (const int other : visit.borrowed) read += weights(other);
+      }
+    }
+    if (!updates) {
+    } else {
+      if (visit.updates_after && (fp32 || !visit.gathers)) read += swapped(b, Section::kHi);
+      if (!(fp32 && visit.updates_before)) read += swapped(b, Section::kLo);
+      read += swapped(b, Section::kM) + swapped(b, Section::kV) + swapped(b, Section::kGradient);
+      for (const Section section : kStateSections) written += swapped(b, section);
+    }
+    if (visit.completes_gradient) written += swapped(b, Section::kGradient);
+  }
+  if (plan.boundaries_on_swap) {
+    traffic.forward_written += plan.swap_boundaries;
+    traffic.backward_read += plan.swap_boundaries;
+  }
+  return traffic;
+}
+
+}  // namespace strata

@@ -1,0 +1,252 @@
+#include "parallel/parameter_streamer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace strata {
+namespace {
+
+std::vector<int> gathered_blocks(const PlannedVisit& visit) {
+  std::vector<int> blocks;
+  if (visit.gathers) blocks.push_back(visit.block);
+  blocks.insert(blocks.end(), visit.borrowed.begin(), visit.borrowed.end());
+  return blocks;
+}
+
+std::size_t bytes_of(std::int64_t numel, Dtype dtype) {
+  return static_cast<std::size_t>(numel) * size_bytes(dtype);
+}
+
+/// The largest sum over a visit's blocks of what `numel` says of them.
+template <typename Numel>
+std::size_t largest_visit(const Plan& plan, Dtype compute, Numel&& numel) {
+  std::size_t largest = 0;
+  for (const PlannedVisit& visit : plan.visits()) {
+    std::size_t bytes = 0;
+    for (const int block : gathered_blocks(visit)) bytes += bytes_of(numel(block), compute);
+    largest = std::max(largest, bytes);
+  }
+  return largest;
+}
+
+/// Host bytes of the largest visit's shards, for every visit that may be under way.
+Buffer staging_buffer(const Device& device, const Partition& partition, const Plan& plan,
+                      const StreamerOptions& options) {
+  if (device.is_host_accessible()) return {};
+  const std::size_t one =
+      largest_visit(plan, options.compute, [&](int b) { return partition.block(b).shard_numel(); });
+  return allocate_host(one * static_cast<std::size_t>(options.prefetch_depth + 1));
+}
+
+}  // namespace
+
+ConstTensorView Visit::weight(Parameter parameter) const {
+  const auto found = std::ranges::find(gathered_, parameter->block, &Gathered::block);
+  expects(found != gathered_.end(), "the parameter's block is not part of this visit");
+  const Placement& placement = found->partition->placement(parameter);
+  return found->flat.flat(placement.offset, placement.numel).reshape(parameter->shape);
+}
+
+std::size_t ParameterStreamer::largest_visit_bytes(const Partition& partition, const Plan& plan,
+                                                   Dtype compute) {
+  return largest_visit(plan, compute, [&](int b) { return partition.block(b).numel(); });
+}
+
+std::size_t ParameterStreamer::all_blocks_bytes(const Partition& partition, Dtype compute) {
+  std::size_t bytes = 0;
+  for (int b = 0; b < partition.block_count(); ++b) {
+    bytes += bytes_of(partition.block(b).numel(), compute);
+  }
+  return bytes;
+}
+
+ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& device,
+                                     Communicator& shards, const Partition& partition,
+                                     const Plan& plan, ShardUpdater& updater,
+                                     std::span<std::byte> memory, LaneClock& clock)
+    : options_(options),
+      device_(device),
+      shards_(shards),
+      partition_(partition),
+      plan_(plan),
+      updater_(updater),
+      clock_(clock),
+      slots_(memory),
+      staging_memory_(staging_buffer(device, partition, plan, options)),
+      staging_({staging_memory_.data(), staging_memory_.bytes()}),
+      kept_complete_(static_cast<std::size_t>(partition.block_count()), false),
+      pending_(kept_complete_.size()),
+      stored_(kept_complete_.size()),
+      copy_(device.is_host_accessible() ? nullptr : device.make_stream()) {
+  if (!options.keep_gathered) return;
+  std::size_t offset = 0;
+  for (int b = 0; b < partition.block_count(); ++b) {
+    const std::int64_t numel = partition.block(b).numel();
+    expects(offset + bytes_of(numel, options.compute) <= memory.size(),
+            "the memory does not hold all gathered blocks");
+    kept_.emplace_back(memory.data() + offset, options.compute, Shape{numel});
+    offset += bytes_of(numel, options.compute);
+  }
+}
+
+TensorView ParameterStreamer::shard_of(const Visit::Gathered& gathered) const {
+  const std::int64_t shard = gathered.partition->shard_numel();
+  return gathered.flat.flat(shards_.rank() * shard, shard);
+}
+
+Visit& ParameterStreamer::acquire(int index, int limit) {
+  if (index == 0) next_ = static_cast<int>(window_.size());
+  const int end = std::min(limit, index + options_.prefetch_depth + 1);
+  while (next_ < end && submit()) {
+  }
+  expects(!window_.empty(), "the memory for gathered blocks does not hold the visit");
+  Visit& visit = *window_.front();
+  expects(visit.planned_ == &plan_.visit(index), "visits must be acquired in plan order");
+  submit_gather(visit);
+  const bool same_step = index + 1 < plan_.size();
+  if (window_.size() > 1 && same_step) submit_gather(*window_[1]);
+
+  const int block = visit.planned_->block;
+  {
+    const LaneClock::Span span(clock_, LaneTime::kReadWait, TraceLane::kStep, "wait for reads",
+                               block);
+    for (const Visit::Gathered& gathered : visit.gathered_) gathered.part_ready.wait();
+  }
+  const LaneClock::Span span(clock_, LaneTime::kCollectiveWait, TraceLane::kStep, "wait for gather",
+                             block);
+  visit.complete_.wait();
+  return visit;
+}
+
+bool ParameterStreamer::submit() {
+  auto visit = std::make_unique<Visit>();
+  visit->planned_ = &plan_.visit(next_ % plan_.size());
+  for (const int block : gathered_blocks(*visit->planned_)) {
+    Visit::Gathered gathered;
+    gathered.block = block;
+    gathered.partition = &partition_.block(block);
+    visit->gathered_.push_back(gathered);
+  }
+  if (!place(*visit)) return false;
+  ++next_;
+  submit_reads(*visit);
+  window_.push_back(std::move(visit));
+  return true;
+}
+
+bool ParameterStreamer::place(Visit& visit) {
+  std::size_t bytes = 0;
+  std::size_t staging_bytes = 0;
+  for (const Visit::Gathered& gathered : visit.gathered_) {
+    bytes += bytes_of(gathered.partition->numel(), options_.compute);
+    staging_bytes += bytes_of(gathered.partition->shard_numel(), options_.compute);
+  }
+  if (bytes == 0) return true;
+  if (!options_.keep_gathered) {
+    std::optional<Slot> slot = slots_.allocate(bytes);
+    if (!slot) return false;
+    visit.slot_ = std::move(*slot);
+  }
+  if (copy_) visit.staging_ = staging_.allocate(staging_bytes).value();
+  std::byte* device_memory = visit.slot_.memory.data();
+  std::byte* host_memory = visit.staging_.memory.data();
+  for (Visit::Gathered& gathered : visit.gathered_) {
+    if (options_.keep_gathered) {
+      gathered.flat = kept_[static_cast<std::size_t>(gathered.block)];
+    } else {
+      gathered.flat = {device_memory, options_.compute, Shape{gathered.partition->numel()}};
+      device_memory += gathered.flat.bytes();
+    }
+    gathered.host_part = shard_of(gathered);
+    if (copy_) {
+      gathered.host_part = {host_memory, options_.compute, gathered.host_part.shape()};
+      host_memory += gathered.host_part.bytes();
+    }
+  }
+  return true;
+}
+
+void ParameterStreamer::submit_reads(Visit& visit) {
+  for (Visit::Gathered& gathered : visit.gathered_) {
+    const auto block = static_cast<std::size_t>(gathered.block);
+    ShardJob job;
+    job.block = gathered.block;
+    job.weights = gathered.host_part;
+    if (visit.planned_->updates_before && gathered.block == visit.planned_->block) {
+      job.decision = std::exchange(pending_[block], nullptr);
+    }
+    gathered.kept = kept_complete_[block] && !job.decision;
+    if (gathered.kept) continue;
+    job.weights_free = visit.slot_.free;
+    job.weights_free.insert(job.weights_free.end(), visit.staging_.free.begin(),
+                            visit.staging_.free.end());
+    job.weights_loaded = kept_complete_[block] && !copy_;
+    job.sections_stored = stored_[block];
+    if (job.decision) job.gradient_at_rest = job.decision->known.event();
+    const ShardUpdater::Submitted submitted = updater_.submit(job);
+    gathered.part_ready = submitted.weights_ready;
+    gathered.written = submitted.written;
+    if (job.decision) stored_[block] = submitted.stored;
+    kept_complete_[block] = options_.keep_gathered;
+  }
+}
+
+void ParameterStreamer::submit_gather(Visit& visit) {
+  if (std::exchange(visit.gather_submitted_, true)) return;
+  Stream& lane = shards_.stream();
+  bool any = false;
+  for (const Visit::Gathered& gathered : visit.gathered_) {
+    if (gathered.kept) continue;
+    any = true;
+    if (copy_) {
+      copy_->wait(gathered.part_ready);
+      device_.copy(gathered.host_part, shard_of(gathered), *copy_);
+      lane.wait(copy_->record());
+    } else {
+      lane.wait(gathered.part_ready);
+    }
+    if (shards_.size() > 1) shards_.all_gather(shard_of(gathered), gathered.flat);
+  }
+  if (any) visit.complete_ = lane.record();
+}
+
+void ParameterStreamer::release(Visit& visit, Stream& compute) {
+  expects(!window_.empty() && &visit == window_.front().get(),
+          "only the current visit is released");
+  std::vector<Event> last_uses{compute.record()};
+  for (const Visit::Gathered& gathered : visit.gathered_) last_uses.push_back(gathered.written);
+  if (!visit.staging_.memory.empty()) staging_.release(visit.staging_, last_uses);
+  if (!visit.slot_.memory.empty()) slots_.release(visit.slot_, std::move(last_uses));
+  window_.pop_front();
+}
+
+void ParameterStreamer::set_pending(const std::shared_ptr<const StepDecision>& decision) {
+  std::ranges::fill(pending_, decision);
+}
+
+void ParameterStreamer::settle() const {
+  for (const Event& event : stored_) event.wait();
+}
+
+void ParameterStreamer::update_now(Visit& visit,
+                                   const std::shared_ptr<const StepDecision>& decision,
+                                   const Event& gradient_at_rest) {
+  const auto own =
+      std::ranges::find(visit.gathered_, visit.planned_->block, &Visit::Gathered::block);
+  const int block = visit.planned_->block;
+  ShardJob job;
+  job.block = block;
+  job.decision = decision;
+  job.gradient_at_rest = gradient_at_rest;
+  job.sections_stored = stored_[static_cast<std::size_t>(block)];
+  if (own != visit.gathered_.end()) {
+    job.weights = own->host_part;
+    job.weights_loaded = true;
+  }
+  const ShardUpdater::Submitted submitted = updater_.submit(job);
+  stored_[static_cast<std::size_t>(block)] = submitted.stored;
+  if (own != visit.gathered_.end()) own->written = submitted.written;
+  kept_complete_[static_cast<std::size_t>(block)] = false;
+}
+
+}  // namespace strata

@@ -1,0 +1,58 @@
+#include "parallel/partition.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace strata {
+namespace {
+
+constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+BlockPartition::BlockPartition(const Block& block, int ranks) : ranks_(ranks) {
+  for (const bool row_tiled : {false, true}) {
+    for (const auto& spec : block.parameters()) {
+      if (spec->row_tiled != row_tiled) continue;
+      const std::int64_t numel = spec->shape.numel();
+      placements_.push_back({spec.get(), end_, numel});
+      parameter_numel_ += numel;
+      end_ = round_up(end_ + numel, kParameterAlignment);
+    }
+    if (!row_tiled) dense_numel_ = end_;
+  }
+  shard_numel_ = round_up((end_ + ranks - 1) / ranks, kShardAlignment);
+}
+
+const Placement& BlockPartition::placement(Parameter parameter) const {
+  const auto found = std::ranges::find(placements_, parameter, &Placement::parameter);
+  expects(found != placements_.end(), "the parameter belongs to another block");
+  return *found;
+}
+
+std::vector<UpdateSegment> BlockPartition::segments(int rank, std::int64_t begin,
+                                                    std::int64_t end) const {
+  std::vector<UpdateSegment> result;
+  const std::int64_t first = rank * shard_numel_ + begin;
+  const std::int64_t last = rank * shard_numel_ + end;
+  for (const Placement& placement : placements_) {
+    const std::int64_t from = std::max(first, placement.offset);
+    const std::int64_t to = std::min(last, placement.offset + placement.numel);
+    if (from >= to || placement.parameter->frozen) continue;
+    result.push_back({from - first, to - first, placement.parameter->decay});
+  }
+  return result;
+}
+
+Partition::Partition(const Model& model, int ranks) : ranks_(ranks) {
+  if (ranks > model.parameter_count()) {
+    throw UsageError(fmt::format("{} ranks are more than the model's {} parameters: start fewer",
+                                 ranks, model.parameter_count()));
+  }
+  for (int i = 0; i < model.block_count(); ++i) blocks_.emplace_back(model.block(i), ranks);
+}
+
+}  // namespace strata

@@ -1,0 +1,34 @@
+#include "parallel/rounding.h"
+
+#include <cstring>
+
+namespace strata {
+namespace {
+
+STRATA_MULTIVERSION void round_to_bf16(const float* __restrict from, std::int64_t numel,
+                                       bf16* __restrict to) {
+  for (std::int64_t i = 0; i < numel; ++i) to[i] = bf16(from[i]);
+}
+
+STRATA_MULTIVERSION void add(const float* __restrict from, std::int64_t numel,
+                             float* __restrict sum) {
+  for (std::int64_t i = 0; i < numel; ++i) sum[i] += from[i];
+}
+
+}  // namespace
+
+void round_to(ConstTensorView from, TensorView to) {
+  expects(from.numel() == to.numel(), "rounding needs two tensors of equal size");
+  if (to.dtype() == Dtype::kBf16) {
+    round_to_bf16(from.as<float>(), from.numel(), to.as<bf16>());
+  } else {
+    std::memcpy(to.as<float>(), from.as<float>(), from.bytes());
+  }
+}
+
+void add_to(ConstTensorView from, TensorView sum) {
+  expects(from.numel() == sum.numel(), "a sum needs two tensors of equal size");
+  add(from.as<float>(), from.numel(), sum.as<float>());
+}
+
+}  // namespace strata

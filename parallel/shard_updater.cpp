@@ -1,0 +1,177 @@
+#include "parallel/shard_updater.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "optimizer/split.h"
+
+namespace strata {
+
+struct ShardUpdater::Chunk {
+  std::int64_t begin = 0;  // elements into the shard
+  std::int64_t numel = 0;
+  Lease hi, lo, m, v, gradient;
+  HostEvent fetched;  // all reads were submitted
+  HostEvent updated;  // all writes were submitted
+  std::vector<Event> writes;
+
+  void drop() {
+    for (Lease* lease : {&hi, &lo, &m, &v, &gradient}) *lease = Lease();
+  }
+};
+
+struct ShardUpdater::Job {
+  ShardJob order;
+  std::vector<Chunk> chunks;
+
+  /// Makes whoever waits for the rest of a broken job see the cause.
+  void fail(std::size_t from, HostEvent Chunk::*event) {
+    for (std::size_t c = from; c < chunks.size(); ++c) {
+      (chunks[c].*event).fail(std::current_exception());
+    }
+  }
+};
+
+ShardUpdater::ShardUpdater(const Partition& partition, int shard_rank, Dtype compute,
+                           const UpdateRule& rule, ShardStore& store, std::span<std::byte> pool,
+                           int threads, LaneClock& clock)
+    : partition_(partition),
+      rank_(shard_rank),
+      compute_(compute),
+      rule_(rule),
+      store_(store),
+      pool_(pool),
+      threads_(threads),
+      clock_(clock),
+      read_(make_host_stream("read")),
+      update_(make_host_stream("update")),
+      write_(make_host_stream("write")) {}
+
+ShardUpdater::~ShardUpdater() { pool_.close(); }
+
+std::size_t ShardUpdater::chunk_bytes(const ShardLayout& layout) {
+  std::size_t bytes = 0;
+  for (const std::size_t element : layout.element_bytes) bytes += element;
+  return bytes * static_cast<std::size_t>(kChunkNumel);
+}
+
+ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
+  auto job = std::make_shared<Job>();
+  job->order = order;
+  const std::int64_t shard = partition_.block(order.block).shard_numel();
+  job->chunks.resize(static_cast<std::size_t>((shard + kChunkNumel - 1) / kChunkNumel));
+  for (std::size_t c = 0; c < job->chunks.size(); ++c) {
+    job->chunks[c].begin = static_cast<std::int64_t>(c) * kChunkNumel;
+    job->chunks[c].numel = std::min(kChunkNumel, shard - job->chunks[c].begin);
+  }
+  read_->enqueue([this, job] { read(*job); });
+  update_->enqueue([this, job] { update(*job); });
+  const Event updated = update_->record();
+  write_->enqueue([this, job] { write(*job); });
+  return {updated, updated, write_->record()};
+}
+
+void ShardUpdater::read(Job& job) {
+  std::size_t c = 0;
+  try {
+    for (const Event& event : job.order.weights_free) event.wait();
+    job.order.sections_stored.wait();
+    for (; c < job.chunks.size(); ++c) {
+      read_chunk(job, job.chunks[c]);
+      job.chunks[c].fetched.complete();
+    }
+  } catch (...) {
+    job.fail(c, &Chunk::fetched);
+    throw;
+  }
+}
+
+void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
+  const LaneClock::Span span(clock_, LaneTime::kWriteWait, TraceLane::kRead, "read",
+                             job.order.block);
+  const auto key = [&](Section section) { return SectionKey{job.order.block, section}; };
+  const auto fetch = [&](Section section) {
+    return store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
+  };
+  const bool in_place = compute_ == Dtype::kBf16 && !job.order.weights.empty();
+  if (in_place) {
+    const TensorView part = job.order.weights.flat(chunk.begin, chunk.numel);
+    const std::span<std::byte> memory(static_cast<std::byte*>(part.data()), part.bytes());
+    if (job.order.weights_loaded) {
+      chunk.hi = store_.adopt(key(Section::kHi), chunk.begin, chunk.numel, memory);
+    } else {
+      chunk.hi = store_.fetch_into(key(Section::kHi), chunk.begin, chunk.numel, memory);
+    }
+  } else {
+    chunk.hi = fetch(Section::kHi);
+  }
+  if (!in_place || job.order.decision) chunk.lo = fetch(Section::kLo);
+  if (!job.order.decision) return;
+  if (store_.keeps(key(Section::kM))) chunk.m = fetch(Section::kM);
+  if (store_.keeps(key(Section::kV))) chunk.v = fetch(Section::kV);
+  if (!store_.resident(key(Section::kGradient))) job.order.gradient_at_rest.wait();
+  chunk.gradient = fetch(Section::kGradient);
+}
+
+void ShardUpdater::update(Job& job) {
+  std::size_t c = 0;
+  try {
+    for (; c < job.chunks.size(); ++c) {
+      Chunk& chunk = job.chunks[c];
+      chunk.fetched.event().wait();
+      for (const Lease* lease : {&chunk.hi, &chunk.lo, &chunk.m, &chunk.v, &chunk.gradient}) {
+        lease->ready().wait();
+      }
+      update_chunk(job, chunk);
+      chunk.updated.complete();
+    }
+  } catch (...) {
+    job.fail(c, &Chunk::updated);
+    throw;
+  }
+}
+
+void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
+  const std::shared_ptr<const StepDecision>& decision = job.order.decision;
+  if (decision) {
+    decision->known.event().wait();
+    job.order.gradient_at_rest.wait();
+  }
+  const LaneClock::Span span(clock_, LaneTime::kUpdate, TraceLane::kUpdate, "update",
+                             job.order.block, chunk.hi.memory().size());
+  if (decision && !decision->skip) {
+    const std::vector<UpdateSegment> segments =
+        partition_.block(job.order.block).segments(rank_, chunk.begin, chunk.begin + chunk.numel);
+    const std::size_t gradient_bytes =
+        chunk.gradient.memory().size() / static_cast<std::size_t>(chunk.numel);
+    rule_.update({.numel = chunk.numel,
+                  .hi = chunk.hi.as<std::uint16_t>(),
+                  .lo = chunk.lo.as<std::int16_t>(),
+                  .m = chunk.m.as<float>(),
+                  .v = chunk.v.as<float>(),
+                  .gradient = chunk.gradient.memory().data(),
+                  .gradient_dtype = gradient_bytes == 2 ? Dtype::kBf16 : Dtype::kF32},
+                 segments, decision->step, threads_);
+    for (const Lease* lease : {&chunk.hi, &chunk.lo, &chunk.m, &chunk.v}) {
+      if (*lease) chunk.writes.push_back(store_.store(*lease));
+    }
+  }
+  if (compute_ == Dtype::kF32 && !job.order.weights.empty()) {
+    join(chunk.hi.as<std::uint16_t>(), chunk.lo.as<std::int16_t>(), chunk.numel,
+         job.order.weights.flat(chunk.begin, chunk.numel).as<float>());
+  }
+}
+
+void ShardUpdater::write(Job& job) {
+  for (Chunk& chunk : job.chunks) {
+    chunk.updated.event().wait();
+    if (!chunk.writes.empty()) {
+      const Trace::Span span(clock_.trace(), TraceLane::kWrite, "write", job.order.block);
+      for (const Event& done : chunk.writes) done.wait();
+    }
+    chunk.drop();
+  }
+}
+
+}  // namespace strata

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "optimizer/gradient_norm.h"
+#include "optimizer/update_rule.h"
+#include "parallel/lane_clock.h"
+#include "parallel/partition.h"
+#include "swap/shard_store.h"
+
+namespace strata {
+
+/// What becomes of the gradients of a step, known at the end of its backward phase. Written once,
+/// before `known` happens; read only after it.
+struct StepDecision {
+  UpdateStep step;
+  bool skip = false;  ///< gradients were not finite: no section changes
+  HostEvent known;
+};
+
+/// One pass over a shard.
+struct ShardJob {
+  int block = 0;
+  /// Host memory for the shard's weights in the compute dtype, [shard_numel]; the job writes it.
+  /// Empty: nobody wants them.
+  TensorView weights;
+  /// The weights' memory may be used after all of these.
+  std::vector<Event> weights_free;
+  /// An earlier job's update can be fetched.
+  Event sections_stored;
+  /// Whether `weights` already holds hi, so that it is not read again (bf16 only).
+  bool weights_loaded = false;
+  /// What to update with; null: only weights are wanted, from hi (and lo for fp32).
+  std::shared_ptr<const StepDecision> decision;
+  /// The shard's gradient is at rest: nothing reads it before.
+  Event gradient_at_rest;
+};
+
+/// Streams shards through read, update and write in chunks of constant size, in the order of the
+/// jobs: reads run ahead as far as the pool allows, updates run on one lane, writes drain behind.
+/// Owns those lanes. submit() never waits; it is not thread-safe.
+class ShardUpdater {
+ public:
+  /// Elements per chunk: a multiple of 65,536. At 12 bytes each about 12 MiB.
+  static constexpr std::int64_t kChunkNumel = 1 << 20;
+
+  /// @param pool for chunks; holds at least chunk_bytes() bytes
+  /// @param threads OpenMP threads of the update lane
+  ShardUpdater(const Partition& partition, int shard_rank, Dtype compute, const UpdateRule& rule,
+               ShardStore& store, std::span<std::byte> pool, int threads, LaneClock& clock);
+  ~ShardUpdater();  ///< ends the lanes; unfinished jobs are dropped
+  ShardUpdater(const ShardUpdater&) = delete;
+  ShardUpdater& operator=(const ShardUpdater&) = delete;
+
+  /// What one chunk takes from the pool at most, when nothing of it is resident.
+  static std::size_t chunk_bytes(const ShardLayout& layout);
+
+  struct Submitted {
+    Event weights_ready;  ///< the shard's weights are complete
+    Event stored;         ///< a later fetch of the sections sees the update
+    Event written;        ///< nothing reads `weights` any more for this job's own sake
+  };
+  Submitted submit(const ShardJob& job);
+
+ private:
+  struct Chunk;
+  struct Job;
+  void read(Job& job);
+  void read_chunk(const Job& job, Chunk& chunk);
+  void update(Job& job);
+  void update_chunk(const Job& job, Chunk& chunk);
+  void write(Job& job);
+
+  const Partition& partition_;
+  int rank_;
+  Dtype compute_;
+  const UpdateRule& rule_;
+  ShardStore& store_;
+  MemoryPool pool_;
+  int threads_;
+  LaneClock& clock_;
+  std::unique_ptr<Stream> read_;
+  std::unique_ptr<Stream> update_;
+  std::unique_ptr<Stream> write_;
+};
+
+}  // namespace strata

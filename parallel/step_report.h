@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+
+namespace strata {
+
+/// What one optimizer step did. Sums are over all ranks, times are this rank's.
+struct StepReport {
+  std::int64_t step = 0;     ///< 1 for the first
+  double loss = 0;           ///< mean over counted labels
+  double gradient_norm = 0;  ///< global, before clipping
+  double learning_rate = 0;  ///< of this step's update
+  std::int64_t tokens = 0;   ///< that went through the model
+  bool skipped = false;      ///< no update: gradients were not finite, or no label counted
+  double seconds = 0;
+  std::uint64_t swap_bytes_read = 0;  ///< this rank's, since the last step's end
+  std::uint64_t swap_bytes_written = 0;
+  double seconds_reading = 0;  ///< at least one read was under way
+  double seconds_writing = 0;
+  double seconds_compute = 0;
+  double seconds_read_wait = 0;
+  double seconds_write_wait = 0;
+  double seconds_update = 0;
+  double seconds_collective = 0;
+};
+
+/// Sum of losses and count of labels of an evaluation, over all ranks.
+struct EvaluationReport {
+  double loss_sum = 0;
+  double labels = 0;
+  double loss() const noexcept { return labels > 0 ? loss_sum / labels : 0; }
+};
+
+}  // namespace strata

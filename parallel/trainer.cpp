@@ -1,0 +1,218 @@
+#include "parallel/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "parallel/trainer_state.h"
+#include "parallel/trainer_visit.h"
+
+namespace strata {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// What the lanes and the drive had done at one moment.
+struct Totals {
+  explicit Totals(const Trainer::State& state)
+      : now(Clock::now()), io(state.engine ? state.engine->counters() : IoCounters{}) {
+    for (int i = 0; i < kLaneTimes; ++i) {
+      seconds[static_cast<std::size_t>(i)] = state.clock.seconds(static_cast<LaneTime>(i));
+    }
+  }
+  Clock::time_point now;
+  IoCounters io;
+  std::array<double, kLaneTimes> seconds{};
+};
+
+void report_times(const Totals& begin, const Totals& end, StepReport& report) {
+  const auto lane = [&](LaneTime what) {
+    const auto i = static_cast<std::size_t>(what);
+    return end.seconds[i] - begin.seconds[i];
+  };
+  report.seconds = std::chrono::duration<double>(end.now - begin.now).count();
+  report.swap_bytes_read = end.io.bytes_read - begin.io.bytes_read;
+  report.swap_bytes_written = end.io.bytes_written - begin.io.bytes_written;
+  report.seconds_reading = end.io.seconds_reading - begin.io.seconds_reading;
+  report.seconds_writing = end.io.seconds_writing - begin.io.seconds_writing;
+  report.seconds_compute = lane(LaneTime::kCompute);
+  report.seconds_read_wait = lane(LaneTime::kReadWait);
+  report.seconds_write_wait = lane(LaneTime::kWriteWait);
+  report.seconds_update = lane(LaneTime::kUpdate);
+  report.seconds_collective = lane(LaneTime::kCollectiveWait);
+}
+
+/// The decision of a step whose norm need not be known: fused updates.
+std::shared_ptr<StepDecision> decide_early(const Trainer::State& state) {
+  auto decision = std::make_shared<StepDecision>();
+  const bool clips = state.options.clip == Clip::kPrevious && state.options.max_grad_norm > 0;
+  decision->step = {
+      .step = state.updates_done + 1,
+      .learning_rate = state.options.schedule.at(state.updates_done),
+      .gradient_scale =
+          clips ? clip_coefficient(state.last_norm, state.options.max_grad_norm) : 1.0f};
+  decision->known.complete();
+  return decision;
+}
+
+/// Visits of the backward phase: the last block's forward, loss and gradient, then all others.
+double run_backward(Trainer::State& state, float loss_scale,
+                    const std::shared_ptr<StepDecision>& fused) {
+  double loss_sum = 0;
+  const int size = state.plan.size();
+  for (int index = state.plan.turn(); index < size; ++index) {
+    // Until the pending update of the last block was taken, the next step's must not be set.
+    const bool into_next_step = index > state.plan.turn() && !fused;
+    const int limit = into_next_step ? size + state.plan.turn() + 1 : size;
+    Visit& visit = state.streamer.acquire(index, limit);
+    if (index == state.plan.turn() && !fused) state.streamer.set_pending(state.open_decision);
+    const int b = visit.planned().block;
+    const TensorView dense = state.gradients.begin_dense(b);
+    TrainerVisit turn(state, visit, dense, loss_scale, true);
+    {
+      const LaneClock::Span span(state.clock, LaneTime::kCompute, TraceLane::kCompute, "backward",
+                                 b);
+      state.model.block(b).backward(turn);
+    }
+    if (index == state.plan.turn()) loss_sum = turn.loss_sum();
+    state.gradients.finish_dense();
+    if (visit.planned().completes_gradient) {
+      const Event at_rest = state.gradients.finish_block(b);
+      if (fused) state.streamer.update_now(visit, fused, at_rest);
+    }
+    state.streamer.release(visit, *state.compute);
+  }
+  return loss_sum;
+}
+
+/// The global norm of the step's gradients, and whether all were finite; then nobody waits any
+/// longer.
+GradientNorm settle_gradients(Trainer::State& state) {
+  const GradientNorm own = state.gradients.collect();
+  const double squares = state.shards.sum(own.finite ? own.sum_of_squares : 0.0);
+  const bool finite = state.shards.max(own.finite ? 0.0 : 1.0) == 0.0;
+  return {squares, finite};
+}
+
+void decide_pending(Trainer::State& state, double norm, bool finite) {
+  const bool exact = state.options.clip == Clip::kExact;
+  const double compared = state.options.clip == Clip::kPrevious ? state.last_norm : norm;
+  const bool clips = state.options.max_grad_norm > 0 &&
+                     (exact || (state.options.clip == Clip::kPrevious && state.last_norm > 0));
+  const UpdateDecision update =
+      decide_update(compared, finite, clips ? state.options.max_grad_norm : 0.0);
+  const std::shared_ptr<StepDecision> decision = std::exchange(state.open_decision, nullptr);
+  decision->skip = update.skip;
+  decision->step = {.step = state.updates_done + 1,
+                    .learning_rate = state.options.schedule.at(state.updates_done),
+                    .gradient_scale = update.scale};
+  decision->known.complete();
+}
+
+}  // namespace
+
+Trainer::Trainer(const Context& context, const Model& model, const TrainerOptions& options,
+                 const ParameterSource& source, Trace* trace) {
+  check(options);
+  state_ = std::make_unique<State>(context, model, options, trace);
+  fill(source);
+}
+
+Trainer::~Trainer() = default;
+
+StepReport Trainer::step(const Batch& input) {
+  State& state = *state_;
+  StepReport report;
+  report.step = ++state.steps;
+  report.learning_rate = state.options.schedule.at(state.updates_done);
+  const Totals begin(state);
+  Communicator& world = state.context.communicator;
+  const double labels = world.sum(static_cast<double>(input.counted_labels()));
+  report.tokens = static_cast<std::int64_t>(world.sum(static_cast<double>(input.tokens())));
+  if (labels == 0) {
+    report.skipped = true;
+    report_times(begin, Totals(state), report);
+    if (state.callback) state.callback(report);
+    return report;
+  }
+
+  state.load_batch(input);
+  state.boundaries.begin(true);
+  const bool lazy = state.options.placement.update == UpdateTiming::kLazy;
+  if (lazy) state.open_decision = std::make_shared<StepDecision>();
+  const std::shared_ptr<StepDecision> fused = lazy ? nullptr : decide_early(state);
+  state.run_forward(state.plan.size());
+  const double loss_sum = run_backward(state, static_cast<float>(1.0 / labels), fused);
+  report.loss = world.sum(loss_sum) / labels;
+
+  const GradientNorm norm = settle_gradients(state);
+  report.gradient_norm = std::sqrt(norm.sum_of_squares);
+  report.skipped = !norm.finite;
+  if (fused && report.skipped) {
+    throw Error(
+        "a gradient was not finite after its block had been updated; --update lazy skips such "
+        "steps "
+        "instead");
+  }
+  if (lazy) {
+    decide_pending(state, report.gradient_norm, norm.finite);
+    state.has_pending = true;
+  }
+  if (!report.skipped) {
+    ++state.updates_done;
+    state.last_norm = report.gradient_norm;
+  }
+  report_times(begin, Totals(state), report);
+  if (state.callback) state.callback(report);
+  return report;
+}
+
+EvaluationReport Trainer::evaluate(const Batch& input) {
+  State& state = *state_;
+  Communicator& world = state.context.communicator;
+  EvaluationReport report;
+  report.labels = world.sum(static_cast<double>(input.counted_labels()));
+  state.load_batch(input);
+  state.boundaries.begin(false);
+  const int limit = state.plan.turn() + 1;
+  state.run_forward(limit);
+  Visit& visit = state.streamer.acquire(state.plan.turn(), limit);
+  TrainerVisit turn(state, visit, {}, 0.0f, false);
+  state.model.block(visit.planned().block).backward(turn);
+  report.loss_sum = world.sum(turn.loss_sum());
+  state.streamer.release(visit, *state.compute);
+  state.has_pending = false;
+  return report;
+}
+
+void Trainer::flush() {
+  State& state = *state_;
+  if (std::exchange(state.has_pending, false)) {
+    for (int index = 0; index <= state.plan.turn(); ++index) {
+      Visit& visit = state.streamer.acquire(index, state.plan.turn() + 1);
+      state.streamer.release(visit, *state.compute);
+    }
+  }
+  state.streamer.settle();
+}
+
+const Model& Trainer::model() const noexcept { return state_->model; }
+const MemoryPlan& Trainer::memory_plan() const noexcept { return state_->memory; }
+std::int64_t Trainer::updates_done() const noexcept { return state_->updates_done; }
+void Trainer::on_step(std::function<void(const StepReport&)> callback) {
+  state_->callback = std::move(callback);
+}
+
+SwapTraffic Trainer::predicted_traffic() const noexcept {
+  return predict_traffic(state_->plan_input(), state_->memory);
+}
+
+double Trainer::operations_per_step() const noexcept {
+  double operations = 0;
+  for (const BlockCost& cost : state_->costs) {
+    operations += cost.forward_operations + cost.backward_operations;
+  }
+  return operations;
+}
+
+}  // namespace strata

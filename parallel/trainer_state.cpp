@@ -1,0 +1,236 @@
+#include "parallel/trainer_state.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <numeric>
+
+#include "parallel/replicated_communicator.h"
+#include "parallel/trainer_visit.h"
+
+namespace strata {
+namespace {
+
+std::unique_ptr<UpdateRule> make_rule(const TrainerOptions& options) {
+  return options.optimizer == OptimizerKind::kAdamW ? make_adamw(options.adamw)
+                                                    : make_sgd(options.sgd);
+}
+
+std::size_t round_up(std::size_t bytes) {
+  return (bytes + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
+}
+
+/// Piece `index` of consecutive aligned pieces of these sizes.
+std::span<std::byte> piece(const Buffer& buffer, std::initializer_list<std::size_t> sizes,
+                           std::size_t index) {
+  std::size_t offset = 0;
+  for (std::size_t i = 0; i < index; ++i) offset += round_up(sizes.begin()[i]);
+  return {buffer.data() + offset, sizes.begin()[index]};
+}
+
+std::size_t total(std::initializer_list<std::size_t> sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), std::size_t{0},
+                         [](std::size_t sum, std::size_t size) { return sum + round_up(size); });
+}
+
+}  // namespace
+
+void check(const TrainerOptions& options) {
+  const PlacementRequest& placement = options.placement;
+  if (placement.stage < 0 || placement.stage > 3) {
+    throw UsageError(
+        fmt::format("--stage {} is not a ZeRO stage; use 0, 1, 2 or 3", placement.stage));
+  }
+  const bool clips = options.clip == Clip::kExact && options.max_grad_norm > 0;
+  if (placement.update == UpdateTiming::kFused && clips) {
+    throw UsageError(
+        "--update fused updates blocks before the global norm is known and cannot clip by it; use "
+        "--update lazy, --clip previous or --clip none");
+  }
+  if (options.shape.micro_batches < 1 || options.shape.sequences < 1 ||
+      options.shape.sequence_length < 1) {
+    throw UsageError("a step needs at least one micro-batch, sequence and token");
+  }
+  validate(options.schedule);
+}
+
+MemoryPlanInput Trainer::State::plan_input() const {
+  return {.model = model,
+          .partition = partition,
+          .plan = plan,
+          .costs = costs,
+          .shape = options.shape,
+          .state = rule->state_sections(),
+          .placement = options.placement};
+}
+
+std::span<std::byte> Trainer::State::device_piece(DevicePiece which) const {
+  return piece(device_memory,
+               {memory.gathered, memory.gradient_buffers, memory.boundary_gradients, memory.batch},
+               static_cast<std::size_t>(which));
+}
+
+Trainer::State::State(const Context& given, const Model& streamed, const TrainerOptions& wanted,
+                      Trace* trace)
+    : context(given),
+      model(streamed),
+      options(wanted),
+      clock(trace != nullptr ? *trace : no_trace),
+      replicated(wanted.placement.stage == 0 ? make_replicated_communicator(given.communicator)
+                                             : nullptr),
+      shards(replicated ? *replicated : given.communicator),
+      rule(make_rule(wanted)),
+      partition(streamed, shards.size()),
+      plan(streamed, wanted.placement.update),
+      costs(measure_blocks(streamed, wanted.shape, wanted.placement.compute)),
+      memory(make_memory_plan(plan_input())),
+      device_memory(given.device.allocate(total(
+          {memory.gathered, memory.gradient_buffers, memory.boundary_gradients, memory.batch}))),
+      host_memory(allocate_host(total({memory.chunk_pool, memory.gradient_staging}))),
+      boundary_memory(memory.boundaries_on_swap ? allocate_host(memory.boundaries)
+                                                : given.device.allocate(memory.boundaries)),
+      workspace(given.device.allocate(memory.workspace)),
+      engine(memory.swap() > 0 ? make_io_engine(wanted.io) : nullptr),
+      boundary_swap(memory.boundaries_on_swap ? make_swap(memory.swap_boundaries) : nullptr),
+      store(memory.layout, memory.residency,
+            [this](std::uint64_t bytes) { return make_swap(bytes); }),
+      compute(given.device.make_stream()),
+      updater(partition, shards.rank(), wanted.placement.compute, *rule, store,
+              piece(host_memory, {memory.chunk_pool, memory.gradient_staging}, 0),
+              wanted.update_threads, clock),
+      streamer({.prefetch_depth = memory.prefetch_depth,
+                .keep_gathered = memory.keep_gathered,
+                .compute = wanted.placement.compute},
+               given.device, shards, partition, plan, updater, device_piece(DevicePiece::kGathered),
+               clock),
+      gradients(given.device, *compute, shards, streamed, partition, store,
+                device_piece(DevicePiece::kGradients),
+                piece(host_memory, {memory.chunk_pool, memory.gradient_staging}, 1), clock),
+      boundaries(make_boundaries()) {
+  const std::size_t bytes = boundary_shape().tensor_bytes();
+  for (int i = 0; i < wanted.shape.micro_batches; ++i) {
+    std::byte* home =
+        device_piece(DevicePiece::kBoundaryGradients).data() + bytes * static_cast<std::size_t>(i);
+    boundary_gradients.emplace_back(home, wanted.placement.compute,
+                                    Shape{wanted.shape.tokens(), streamed.hidden_size()});
+  }
+  agree_on_plan();
+}
+
+Trainer::State::~State() {
+  // An exception may leave operations under way that use our memory: end them before it goes.
+  if (open_decision) {
+    open_decision->known.fail(std::make_exception_ptr(Error("the step was given up")));
+  }
+  if (std::uncaught_exceptions() > 0) shards.abandon();
+  try {
+    shards.stream().synchronize();
+  } catch (const std::exception&) {  // its cause has been thrown where it was waited for
+  }
+}
+
+std::unique_ptr<SwapSpace> Trainer::State::make_swap(std::uint64_t bytes) {
+  auto space = std::make_unique<SwapSpace>(*engine, options.placement.swap, bytes);
+  for (const std::string& warning : space->warnings()) context.log.warn(warning);
+  return space;
+}
+
+BoundaryStore::Shape Trainer::State::boundary_shape() const {
+  return {.boundaries = model.block_count() - 1,
+          .micro_batches = options.shape.micro_batches,
+          .dtype = options.placement.compute,
+          .tokens = options.shape.tokens(),
+          .hidden = model.hidden_size()};
+}
+
+BoundaryStore Trainer::State::make_boundaries() {
+  const std::span<std::byte> home{boundary_memory.data(), boundary_memory.bytes()};
+  if (!memory.boundaries_on_swap) return BoundaryStore(boundary_shape(), home);
+  return BoundaryStore(boundary_shape(), home, memory.boundary_slots, *boundary_swap, clock);
+}
+
+void Trainer::State::agree_on_plan() {
+  // Two halves, since a double holds 53 bits exactly.
+  for (const int shift : {0, 32}) {
+    const auto half = static_cast<double>((plan.hash() >> shift) & 0xffffffffu);
+    const double largest = context.communicator.max(half);
+    const double smallest = -context.communicator.max(-half);
+    if (largest != smallest) {
+      throw UsageError("the ranks were started with different models or options");
+    }
+  }
+}
+
+void Trainer::State::load_batch(const Batch& input) {
+  const StepShape& shape = options.shape;
+  if (input.micro_batches.size() > static_cast<std::size_t>(shape.micro_batches)) {
+    throw UsageError(fmt::format("the batch has {} micro-batches; the trainer was made for {}",
+                                 input.micro_batches.size(), shape.micro_batches));
+  }
+  batch.clear();
+  std::byte* home = device_piece(DevicePiece::kBatch).data();
+  const auto load = [&](const std::vector<std::int32_t>& values) {
+    const ConstTensorView from(values.data(), Dtype::kI32, {shape.tokens()});
+    const TensorView to(home, Dtype::kI32, from.shape());
+    expects(static_cast<std::int64_t>(values.size()) == shape.tokens(),
+            "a micro-batch has another shape than the trainer was made for");
+    context.device.copy(from, to, *compute);
+    home += to.bytes();
+    return to;
+  };
+  for (const MicroBatch& micro_batch : input.micro_batches) {
+    expects(micro_batch.sequences == shape.sequences &&
+                micro_batch.tokens_per_sequence == shape.sequence_length,
+            "a micro-batch has another shape than the trainer was made for");
+    check_ids(micro_batch);
+    DeviceBatch loaded{.ids = load(micro_batch.ids),
+                       .labels = load(micro_batch.labels),
+                       .positions = load(micro_batch.positions),
+                       .first_key = {},
+                       .sequences = shape.sequences,
+                       .tokens = shape.sequence_length};
+    if (!micro_batch.first_key.empty()) loaded.first_key = load(micro_batch.first_key);
+    batch.push_back(loaded);
+  }
+}
+
+void Trainer::State::check_ids(const MicroBatch& micro_batch) const {
+  const std::int64_t vocabulary = model.vocabulary_size();
+  for (const std::int32_t id : micro_batch.ids) {
+    if (id < 0 || id >= vocabulary) {
+      throw UsageError(
+          fmt::format("token id {} is outside the model's vocabulary of {}; does the "
+                      "tokenizer belong to this model?",
+                      id, vocabulary));
+    }
+  }
+  for (const std::int32_t label : micro_batch.labels) {
+    expects(label < vocabulary, "a label is outside the model's vocabulary");
+  }
+}
+
+void Trainer::State::run_forward(int limit) {
+  for (int index = 0; index < plan.turn(); ++index) {
+    Visit& visit = streamer.acquire(index, limit);
+    const int b = visit.planned().block;
+    {
+      const LaneClock::Span span(clock, LaneTime::kCompute, TraceLane::kCompute, "forward", b);
+      const VisitParameters parameters(visit, partition, {});
+      for (int i = 0; i < micro_batches(); ++i) {
+        Graph graph(context.device.ops(), *compute, workspace, parameters,
+                    options.placement.compute, false);
+        const Value input = b == 0 ? Value() : graph.constant(boundaries.input(b - 1, i));
+        const Value output =
+            model.block(b).forward(graph, input, batch[static_cast<std::size_t>(i)]);
+        if (b > 0) boundaries.drop(b - 1, i);
+        context.device.copy(output.view(), boundaries.output(b, i), *compute);
+        boundaries.finish_output(b, i, *compute);
+      }
+    }
+    streamer.release(visit, *compute);
+  }
+}
+
+}  // namespace strata

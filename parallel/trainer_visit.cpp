@@ -1,0 +1,72 @@
+#include "parallel/trainer_visit.h"
+
+#include <numeric>
+
+namespace strata {
+
+VisitParameters::VisitParameters(const Visit& visit, const Partition& partition,
+                                 TensorView dense_gradient)
+    : visit_(visit), partition_(partition), dense_gradient_(dense_gradient) {}
+
+TensorView VisitParameters::gradient(Parameter parameter) const {
+  const bool own = parameter->block == visit_.planned().block;
+  if (dense_gradient_.empty() || !own || parameter->frozen || parameter->row_tiled) return {};
+  const Placement& placement = partition_.block(parameter->block).placement(parameter);
+  return dense_gradient_.flat(placement.offset, placement.numel).reshape(parameter->shape);
+}
+
+TrainerVisit::TrainerVisit(Trainer::State& state, const Visit& visit, TensorView dense_gradient,
+                           float loss_scale, bool wants_gradients)
+    : state_(state),
+      block_(visit.planned().block),
+      last_(block_ + 1 == state.model.block_count()),
+      wants_gradients_(wants_gradients),
+      loss_scale_(loss_scale),
+      parameters_(visit, state.partition, dense_gradient) {
+  losses_.reserve(state.batch.size());  // add_losses() hands out addresses
+}
+
+const DeviceBatch& TrainerVisit::batch(int micro_batch) const {
+  return state_.batch.at(static_cast<std::size_t>(micro_batch));
+}
+
+Graph TrainerVisit::make_graph(bool recording) {
+  return Graph(state_.context.device.ops(), *state_.compute, state_.workspace, parameters_,
+               state_.options.placement.compute, recording);
+}
+
+TensorView TrainerVisit::input(int micro_batch) {
+  return block_ == 0 ? TensorView() : state_.boundaries.input(block_ - 1, micro_batch);
+}
+
+ConstTensorView TrainerVisit::output_gradient(int micro_batch) {
+  if (last_) return {};
+  return state_.boundary_gradients.at(static_cast<std::size_t>(micro_batch));
+}
+
+void TrainerVisit::set_input_gradient(int micro_batch, ConstTensorView gradient) {
+  const TensorView& home = state_.boundary_gradients.at(static_cast<std::size_t>(micro_batch));
+  state_.context.device.copy(gradient, home, *state_.compute);
+  state_.boundaries.drop(block_ - 1, micro_batch);
+}
+
+TensorView TrainerVisit::begin_rows(Parameter parameter, std::int64_t row_begin,
+                                    std::int64_t rows) {
+  return state_.gradients.begin_rows(parameter, row_begin, rows);
+}
+
+void TrainerVisit::add_losses(ConstTensorView losses) {
+  expects(losses_.size() < losses_.capacity(), "losses were added twice for a micro-batch");
+  losses_.push_back(0.0);
+  state_.context.device.ops().sum(losses, &losses_.back(), *state_.compute);
+  if (!wants_gradients_) {
+    state_.boundaries.drop(block_ - 1, static_cast<int>(losses_.size()) - 1);
+  }
+}
+
+double TrainerVisit::loss_sum() {
+  state_.compute->synchronize();
+  return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+}
+
+}  // namespace strata
