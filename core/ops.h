@@ -38,8 +38,7 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // ---- products
-  // ----------------------------------------------------------------------------------
+  // ---- products ----
 
   /// y[T,N] = x[T,K] w[N,K]^T + bias[N]. `bias` may be empty. x, w, bias compute; y compute or
   /// fp32.
@@ -54,8 +53,7 @@ class Ops {
   virtual void linear_backward_weight(ConstTensorView dy, ConstTensorView x, TensorView dw,
                                       TensorView dbias, Stream& stream) = 0;
 
-  // ---- lookups
-  // -----------------------------------------------------------------------------------
+  // ---- lookups ----
 
   /// y[T,C] = table[ids[T], :], or += with `accumulate`. table, y compute; ids int32 in [0, V).
   virtual void embedding(ConstTensorView ids, ConstTensorView table, TensorView y, bool accumulate,
@@ -65,8 +63,7 @@ class Ops {
   virtual void embedding_backward(ConstTensorView ids, ConstTensorView dy, std::int64_t row_begin,
                                   TensorView dtable, Stream& stream) = 0;
 
-  // ---- normalisation
-  // -----------------------------------------------------------------------------
+  // ---- normalisation ----
 
   /// r = (mean(x^2) + eps)^-1/2 per row; y = w * round(x r), rounded to compute before and after
   /// the product with w (as transformers does). rstd[T] fp32 is kept for the gradient.
@@ -85,8 +82,7 @@ class Ops {
                                    ConstTensorView mean, ConstTensorView rstd, TensorView dx,
                                    TensorView dw, TensorView db, Stream& stream) = 0;
 
-  // ---- attention
-  // ---------------------------------------------------------------------------------
+  // ---- attention ----
 
   /// Rotary position embedding, rotate-half layout, in place on x[T, heads * D]: for i < D/2,
   /// (x_i, x_{i+D/2}) turns by the angle positions[t] * inverse_frequency[i] (computed in fp32; cos
@@ -98,8 +94,9 @@ class Ops {
 
   /// y[T, H D] = softmax(scale q k^T) v per head, softmax in fp32. Query t of a sequence sees keys
   /// s of the same sequence with first_key[t] <= s <= t, where first_key[T] int32 counts within the
-  /// sequence (empty: 0): causal attention, packed documents and sliding windows are all this. q[T,
-  /// H D], k, v[T, G D] compute. log_sum[T, H] fp32 is kept for the gradient.
+  /// sequence (empty: 0): causal attention, packed documents and sliding windows are all this.
+  /// q[T, H D], k, v[T, G D] compute. log_sum[T, H] fp32 is kept for the gradient. A query that sees
+  /// no key gives zeros.
   virtual void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                          ConstTensorView v, ConstTensorView first_key, TensorView y,
                          TensorView log_sum, Stream& stream) = 0;
@@ -109,8 +106,7 @@ class Ops {
                                   ConstTensorView log_sum, TensorView dq, TensorView dk,
                                   TensorView dv, Stream& stream) = 0;
 
-  // ---- elementwise
-  // -------------------------------------------------------------------------------
+  // ---- elementwise ----
 
   /// y = f(x). x and y may be the same memory.
   virtual void activation(Activation f, ConstTensorView x, TensorView y, Stream& stream) = 0;
@@ -131,8 +127,7 @@ class Ops {
   virtual void convert(ConstTensorView x, float scale, TensorView y, Stream& stream) = 0;
   virtual void fill_zero(TensorView y, Stream& stream) = 0;
 
-  // ---- cross-entropy, one tile of the vocabulary at a time
-  // -----------------------------------------
+  // ---- cross-entropy, one tile of the vocabulary at a time ----
 
   /// Takes logits[T, R] (compute or fp32) of vocabulary rows [row_begin, row_begin + R) into the
   /// running softmax statistics: maximum[T], sum[T] of exp(logit - maximum), and label_logit[T] of
