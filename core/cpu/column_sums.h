@@ -12,22 +12,28 @@ namespace strata::cpu {
 constexpr std::int64_t kColumnTile = 128;
 constexpr std::int64_t kRowTile = 64;
 
-/// to[c] += sum over rows of term(row, c) for all columns, spread over the team by columns. Rows
-/// are added in order, kRowTile of them in a sum of their own, which keeps the rounding error of
-/// long sums down. `accumulate(row_begin, rows, column_begin, columns, partial)` adds one tile to
-/// partial[columns].
-template <typename Accumulate>
-void add_column_sums(std::int64_t rows, std::int64_t columns, float* to,
-                     const Accumulate& accumulate) {
+/// to[c] += sum over rows of the terms of column c, spread over the team by columns. Rows are added
+/// in order, kRowTile of them in a sum of their own, which keeps the rounding error of long sums
+/// down. `add_row(row, column, count, partial)` adds the terms of columns [column, column + count)
+/// of a row to partial[count]. Does nothing when `to` is nullptr: nobody wants the sum.
+template <typename AddRow>
+void add_column_terms(std::int64_t rows, std::int64_t columns, float* to, const AddRow& add_row) {
+  if (to == nullptr) return;
   for_blocks(columns, kColumnTile, [&](std::int64_t column, std::int64_t count) {
     float total[kColumnTile] = {};
-    for (std::int64_t row = 0; row < rows; row += kRowTile) {
+    for (std::int64_t begin = 0; begin < rows; begin += kRowTile) {
       float partial[kColumnTile] = {};
-      accumulate(row, std::min(kRowTile, rows - row), column, count, partial);
+      for (std::int64_t row = begin; row < std::min(rows, begin + kRowTile); ++row) {
+        add_row(row, column, count, partial);
+      }
       for (std::int64_t i = 0; i < count; ++i) total[i] += partial[i];
     }
     for (std::int64_t i = 0; i < count; ++i) to[column + i] += total[i];
   });
 }
+
+/// to[c] += sum over rows of x[row, c], T float or bf16; the same order, and nothing for nullptr.
+template <typename T>
+void add_column_sums(const T* x, std::int64_t rows, std::int64_t columns, float* to);
 
 }  // namespace strata::cpu

@@ -78,6 +78,8 @@ class CpuOps final : public Ops {
   void sum(ConstTensorView x, double* result, Stream& stream) override;
 
  private:
+  void add_weight_gradient(ConstTensorView dy, ConstTensorView x, TensorView dw);
+
   int threads_;
   Matmul matmul_;
   std::mutex attention_mutex_;

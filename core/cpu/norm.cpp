@@ -101,12 +101,6 @@ STRATA_MULTIVERSION void layer_norm_weight_row(const T* __restrict dy, const T* 
 }
 
 template <typename T>
-STRATA_MULTIVERSION void add_row(const T* __restrict dy, float* __restrict partial,
-                                 std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) partial[i] += load(dy[i]);
-}
-
-template <typename T>
 void rms_norm_backward_rows(ConstTensorView dy, ConstTensorView x, ConstTensorView w,
                             ConstTensorView rstd, TensorView dx, TensorView dw, Rows size) {
   const auto [rows, features] = size;
@@ -120,15 +114,12 @@ void rms_norm_backward_rows(ConstTensorView dy, ConstTensorView x, ConstTensorVi
                             dx.as<T>() + t * columns, columns);
     }
   });
-  add_column_sums(rows, columns, dw.as<float>(),
-                  [&](std::int64_t row, std::int64_t row_count, std::int64_t column,
-                      std::int64_t count, float* partial) {
-                    for (std::int64_t t = row; t < row + row_count; ++t) {
-                      const std::int64_t offset = t * columns + column;
-                      rms_norm_weight_row(dy_data + offset, x_data + offset, rstd_data[t], partial,
-                                          count);
-                    }
-                  });
+  add_column_terms(rows, columns, dw.as<float>(),
+                   [=](std::int64_t t, std::int64_t column, std::int64_t count, float* partial) {
+                     const std::int64_t offset = t * columns + column;
+                     rms_norm_weight_row(dy_data + offset, x_data + offset, rstd_data[t], partial,
+                                         count);
+                   });
 }
 
 template <typename T>
@@ -147,22 +138,13 @@ void layer_norm_backward_rows(ConstTensorView dy, ConstTensorView x, ConstTensor
                               dx.as<T>() + t * columns, columns);
     }
   });
-  add_column_sums(size.rows, columns, dw.as<float>(),
-                  [&](std::int64_t row, std::int64_t row_count, std::int64_t column,
-                      std::int64_t count, float* partial) {
-                    for (std::int64_t t = row; t < row + row_count; ++t) {
-                      const std::int64_t offset = t * columns + column;
-                      layer_norm_weight_row(dy_data + offset, x_data + offset, moments(t), partial,
-                                            count);
-                    }
-                  });
-  add_column_sums(size.rows, columns, db.as<float>(),
-                  [&](std::int64_t row, std::int64_t row_count, std::int64_t column,
-                      std::int64_t count, float* partial) {
-                    for (std::int64_t t = row; t < row + row_count; ++t) {
-                      add_row(dy_data + t * columns + column, partial, count);
-                    }
-                  });
+  add_column_terms(size.rows, columns, dw.as<float>(),
+                   [&](std::int64_t t, std::int64_t column, std::int64_t count, float* partial) {
+                     const std::int64_t offset = t * columns + column;
+                     layer_norm_weight_row(dy_data + offset, x_data + offset, moments(t), partial,
+                                           count);
+                   });
+  add_column_sums(dy_data, size.rows, columns, db.as<float>());
 }
 
 }  // namespace
@@ -195,7 +177,7 @@ void CpuOps::rms_norm_backward(ConstTensorView dy, ConstTensorView x, ConstTenso
   expect_tensor("rms_norm_backward", "w", w, x.dtype(), {size.features});
   expect_tensor("rms_norm_backward", "rstd", rstd, Dtype::kF32, {size.rows});
   expect_tensor("rms_norm_backward", "dx", dx, x.dtype(), x.shape());
-  expect_tensor("rms_norm_backward", "dw", dw, Dtype::kF32, {size.features});
+  if (!dw.empty()) expect_tensor("rms_norm_backward", "dw", dw, Dtype::kF32, {size.features});
   submit(stream, threads_, [=] {
     visit_compute_dtype(
         x.dtype(), [&]<typename T>(T) { rms_norm_backward_rows<T>(dy, x, w, rstd, dx, dw, size); });
@@ -236,8 +218,8 @@ void CpuOps::layer_norm_backward(ConstTensorView dy, ConstTensorView x, ConstTen
   expect_tensor("layer_norm_backward", "mean", mean, Dtype::kF32, {size.rows});
   expect_tensor("layer_norm_backward", "rstd", rstd, Dtype::kF32, {size.rows});
   expect_tensor("layer_norm_backward", "dx", dx, x.dtype(), x.shape());
-  expect_tensor("layer_norm_backward", "dw", dw, Dtype::kF32, {size.features});
-  expect_tensor("layer_norm_backward", "db", db, Dtype::kF32, {size.features});
+  if (!dw.empty()) expect_tensor("layer_norm_backward", "dw", dw, Dtype::kF32, {size.features});
+  if (!db.empty()) expect_tensor("layer_norm_backward", "db", db, Dtype::kF32, {size.features});
   submit(stream, threads_, [=] {
     visit_compute_dtype(x.dtype(), [&]<typename T>(T) {
       layer_norm_backward_rows<T>(dy, x, w, mean, rstd, dx, dw, db, size);

@@ -1,29 +1,9 @@
 #include "core/cpu/check.h"
 #include "core/cpu/column_sums.h"
 #include "core/cpu/cpu_ops.h"
-#include "core/cpu/numeric.h"
 #include "core/cpu/team.h"
 
 namespace strata::cpu {
-namespace {
-
-template <typename T>
-STRATA_MULTIVERSION void add_row(const T* __restrict from, float* __restrict to, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] += load(from[i]);
-}
-
-template <typename T>
-void add_bias_gradient(const T* dy, std::int64_t rows, std::int64_t columns, float* dbias) {
-  add_column_sums(rows, columns, dbias,
-                  [&](std::int64_t row, std::int64_t row_count, std::int64_t column,
-                      std::int64_t count, float* partial) {
-                    for (std::int64_t t = row; t < row + row_count; ++t) {
-                      add_row(dy + t * columns + column, partial, count);
-                    }
-                  });
-}
-
-}  // namespace
 
 void CpuOps::linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, TensorView y,
                     Stream& stream) {
@@ -72,31 +52,36 @@ void CpuOps::linear_backward_input(ConstTensorView dy, ConstTensorView w, Tensor
   });
 }
 
+void CpuOps::add_weight_gradient(ConstTensorView dy, ConstTensorView x, TensorView dw) {
+  matmul_.run({.m = dw.shape()[0],
+               .n = dw.shape()[1],
+               .k = rows_of("linear_backward_weight", dy).rows,
+               .compute = dy.dtype(),
+               .output = Dtype::kF32,
+               .accumulate = true,
+               .a = {dy.data(), true},
+               .b = {x.data(), false},
+               .bias = nullptr,
+               .c = dw.data()});
+}
+
 void CpuOps::linear_backward_weight(ConstTensorView dy, ConstTensorView x, TensorView dw,
                                     TensorView dbias, Stream& stream) {
   expect_compute("linear_backward_weight", "dy", dy);
   const Rows out = rows_of("linear_backward_weight", dy);
   const Rows in = rows_of("linear_backward_weight", x);
-  expect_tensor("linear_backward_weight", "dw", dw, Dtype::kF32, {out.features, in.features});
+  if (!dw.empty()) {
+    expect_tensor("linear_backward_weight", "dw", dw, Dtype::kF32, {out.features, in.features});
+  }
   expects(in.rows == out.rows && x.dtype() == dy.dtype(),
           "linear_backward_weight: x and dy must have the same rows and dtype");
   if (!dbias.empty()) {
     expect_tensor("linear_backward_weight", "dbias", dbias, Dtype::kF32, {out.features});
   }
   submit(stream, threads_, [=, this] {
-    matmul_.run({.m = out.features,
-                 .n = in.features,
-                 .k = in.rows,
-                 .compute = dy.dtype(),
-                 .output = Dtype::kF32,
-                 .accumulate = true,
-                 .a = {dy.data(), true},
-                 .b = {x.data(), false},
-                 .bias = nullptr,
-                 .c = dw.data()});
-    if (dbias.empty()) return;
+    if (!dw.empty()) add_weight_gradient(dy, x, dw);
     visit_compute_dtype(dy.dtype(), [&]<typename T>(T) {
-      add_bias_gradient(dy.as<T>(), out.rows, out.features, dbias.as<float>());
+      add_column_sums(dy.as<T>(), out.rows, out.features, dbias.as<float>());
     });
   });
 }

@@ -158,6 +158,23 @@ TEST_P(OpsNormContract, RotaryTurnsPairsAndTurnsThemBack) {
   }
 }
 
+TEST_P(OpsNormContract, GradientsOfFrozenParametersMayBeEmpty) {
+  GuardedTensor x = tensor({3, 5}, normal_values(15, 1)), dy = tensor({3, 5}, normal_values(15, 2));
+  GuardedTensor w = tensor({5}, normal_values(5, 3));
+  GuardedTensor mean = fp32({3}, Doubles(3)), rstd = fp32({3}, Doubles(3, 1.0));
+  GuardedTensor dw = fp32({5}, Doubles(5)), db = fp32({5}, Doubles(5));
+  GuardedTensor dx = tensor({3, 5}), frozen = tensor({3, 5});
+  ops().rms_norm_backward(dy.view(), x.view(), w.view(), rstd.view(), dx.view(), dw.view(),
+                          stream());
+  ops().rms_norm_backward(dy.view(), x.view(), w.view(), rstd.view(), frozen.view(), {}, stream());
+  EXPECT_EQ(frozen.values(), dx.values());
+  ops().layer_norm_backward(dy.view(), x.view(), w.view(), mean.view(), rstd.view(), dx.view(),
+                            dw.view(), db.view(), stream());
+  ops().layer_norm_backward(dy.view(), x.view(), w.view(), mean.view(), rstd.view(), frozen.view(),
+                            {}, {}, stream());
+  EXPECT_EQ(frozen.values(), dx.values());
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, OpsNormContract, all_ops_cases(), ops_case_name);
 
 }  // namespace
