@@ -150,6 +150,46 @@ Finding judge_locked_memory(std::uint64_t limit, bool privileged) {
           "in /etc/security/limits.conf"};
 }
 
+Finding judge_swap(const DirectoryFacts& facts) {
+  const std::string subject = "swap " + facts.path;
+  std::string fact = facts.filesystem;
+  if (!facts.block_device.empty()) fact += " on " + facts.block_device;
+  fact += fmt::format(", {} free", format_bytes(facts.free_bytes));
+  if (facts.takes_direct_io && facts.offset_alignment > 0) {
+    fact += fmt::format(", direct I/O aligned to {} (memory {})",
+                        format_bytes(facts.offset_alignment), format_bytes(facts.memory_alignment));
+  } else {
+    fact += facts.takes_direct_io ? ", direct I/O" : ", no direct I/O";
+  }
+  if (facts.wear) fact += fmt::format(", {:.0f}% of the rated writes used", *facts.wear * 100);
+  if (facts.is_tmpfs) {
+    return {Status::kSlow, subject, fact, "its files lie in memory; use a directory on a drive"};
+  }
+  if (!facts.takes_direct_io) {
+    return {Status::kSlow, subject, fact,
+            "every transfer is copied through the page cache; use ext4 or xfs on a local drive"};
+  }
+  if (facts.offset_alignment > kIoAlignment || facts.memory_alignment > kIoAlignment) {
+    return {Status::kBroken, subject, fact,
+            fmt::format("transfers are aligned to {}; use a drive that takes that",
+                        format_bytes(kIoAlignment))};
+  }
+  if (facts.wear && *facts.wear >= 0.9) {
+    return {Status::kSlow, subject, fact,
+            "the drive is near the end of its rated life; replace it"};
+  }
+  return {Status::kGood, subject, fact, ""};
+}
+
+Finding examine_swap(const std::string& directory) {
+  try {
+    return judge_swap(probe_directory(directory));
+  } catch (const Error& error) {
+    return {Status::kBroken, "swap " + directory, error.what(),
+            "name a directory on a fast local drive that you may write to"};
+  }
+}
+
 Finding judge_processor(const std::string& model, const std::string& flags) {
   constexpr const char* kFeatures[][2] = {{"amx_bf16", "AMX"},
                                           {"avx512_bf16", "AVX512_BF16"},

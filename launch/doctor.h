@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "swap/directory_facts.h"
+
 namespace strata {
 
 /// One fact about the machine, whether it stands in Strata's way, and what to do about it.
@@ -23,6 +25,9 @@ const char* name(Finding::Status status) noexcept;
 /// counters, MPI, GPU. Changes nothing and takes well under a second. MPI need not be initialised.
 std::vector<Finding> examine_machine();
 
+/// Looks at a directory for swap files: writable, direct I/O, alignment, free space, wear.
+Finding examine_swap(const std::string& directory);
+
 // The parts whose verdicts depend on numbers, apart from the looking.
 
 /// `cores` allowed of `online`, with the control group granting `quota` cores' worth of time (0: no
@@ -30,6 +35,7 @@ std::vector<Finding> examine_machine();
 Finding judge_cores(std::size_t cores, std::size_t online, double quota);
 /// `limit` bytes may be locked; `privileged` processes may lock more (CAP_IPC_LOCK).
 Finding judge_locked_memory(std::uint64_t limit, bool privileged);
+Finding judge_swap(const DirectoryFacts& facts);
 /// `flags` as /proc/cpuinfo lists them.
 Finding judge_processor(const std::string& model, const std::string& flags);
 

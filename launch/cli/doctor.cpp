@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +16,7 @@ namespace strata::cli {
 namespace {
 
 struct DoctorOptions {
+  std::vector<std::filesystem::path> swap;
   bool json = false;
 };
 
@@ -39,7 +41,8 @@ void print_lines(const std::vector<Finding>& findings) {
 }
 
 int run_doctor(const DoctorOptions& options) {
-  const std::vector<Finding> findings = examine_machine();
+  std::vector<Finding> findings = examine_machine();
+  for (const auto& path : options.swap) findings.push_back(examine_swap(path.string()));
   if (options.json) {
     print_json(findings);
   } else {
@@ -57,6 +60,7 @@ void add_doctor(CLI::App& app, Action& chosen) {
   const auto options = std::make_shared<DoctorOptions>();
   CLI::App* command =
       app.add_subcommand("doctor", "Say what of this machine helps or hinders, and what to do");
+  add_path_list(*command, "--swap", options->swap, "DIR[,DIR...]", "directories for swap files");
   add_switch(*command, "--json", options->json, "print one JSON object");
   command->callback([options, &chosen] { chosen = [options] { return run_doctor(*options); }; });
 }

@@ -38,6 +38,35 @@ TEST(Doctor, KnowsHowMuchLockedMemoryIsEnough) {
   EXPECT_NE(judge_locked_memory(8 << 20, false).fact.find("8 MiB"), std::string::npos);
 }
 
+TEST(Doctor, JudgesWhereSwapFilesWouldLie) {
+  DirectoryFacts facts{.path = "/nvme0",
+                       .filesystem = "ext4",
+                       .free_bytes = 1ull << 40,
+                       .takes_direct_io = true,
+                       .memory_alignment = 4,
+                       .offset_alignment = 512,
+                       .block_device = "nvme0n1",
+                       .wear = {}};
+  EXPECT_EQ(judge_swap(facts).status, Status::kGood);
+  EXPECT_EQ(judge_swap(facts).fact,
+            "ext4 on nvme0n1, 1 TiB free, direct I/O aligned to 512 B (memory 4 B)");
+  facts.wear = 0.95;
+  EXPECT_NE(judge_swap(facts).advice.find("replace"), std::string::npos);
+  facts.offset_alignment = 65536;
+  EXPECT_EQ(judge_swap(facts).status, Status::kBroken);
+  facts.takes_direct_io = false;
+  EXPECT_EQ(judge_swap(facts).status, Status::kSlow);
+  facts.is_tmpfs = true;
+  EXPECT_NE(judge_swap(facts).advice.find("memory"), std::string::npos);
+}
+
+TEST(Doctor, FindsADirectoryThatCannotHoldSwapFilesBroken) {
+  const Finding finding = examine_swap("/proc/nowhere");
+  EXPECT_EQ(finding.status, Status::kBroken);
+  EXPECT_NE(finding.fact.find("/proc/nowhere"), std::string::npos);
+  EXPECT_FALSE(finding.advice.empty());
+}
+
 TEST(Doctor, ListsTheMatrixUnitsOfTheProcessor) {
   EXPECT_EQ(judge_processor("X", "fpu avx2 avx512f avx512_bf16 amx_bf16").fact,
             "X; of AMX, AVX512_BF16, AVX-512 and AVX2: AMX, AVX512_BF16, AVX-512, AVX2");

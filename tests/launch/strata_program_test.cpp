@@ -54,5 +54,17 @@ TEST(StrataProgram, PrintsFindingsAsLinesAndAsJson) {
   }
 }
 
+TEST(StrataProgram, ExaminesSwapDirectoriesAndEndsWithOneWhenOneIsBroken) {
+  const test::TemporaryDirectory directory;
+  const auto good = strata({"doctor", "--swap", directory.path()});
+  EXPECT_EQ(good.exit_code, 0) << good.output;
+  EXPECT_NE(good.output.find("swap " + directory.path()), std::string::npos) << good.output;
+  EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+  const auto broken =
+      strata({"doctor", "--swap", directory.path() + "," + directory.path() + "/no"});
+  EXPECT_EQ(broken.exit_code, 1);
+  EXPECT_NE(broken.output.find("broken"), std::string::npos) << broken.output;
+}
+
 }  // namespace
 }  // namespace strata
