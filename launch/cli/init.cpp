@@ -12,10 +12,12 @@
 
 #include "checkpoint/pretrained.h"
 #include "core/error.h"
+#include "core/json_file.h"
 #include "core/log.h"
 #include "core/model/initial_values.h"
 #include "core/model/transformer.h"
 #include "core/progress.h"
+#include "core/text/tokenizer.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
@@ -26,11 +28,13 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kPieceElements = 1 << 20;
+constexpr std::size_t kTokenizerCap = 64 << 20;  // bytes, as read_tokenizer()
 
 struct InitOptions {
   std::string preset;
   fs::path config;
   fs::path out;
+  fs::path tokenizer;
   std::int64_t seed = 42;
   Dtype dtype = Dtype::kF32;
   bool overwrite = false;
@@ -87,6 +91,20 @@ void write_parameters(const Model& model, const InitOptions& options, Pretrained
   }
 }
 
+/// The text of the tokenizer.json to write; empty: the vocabulary is too small for bytes.
+std::string tokenizer_text(const InitOptions& options, const ModelConfig& config) {
+  const bool given = !options.tokenizer.empty();
+  if (given) check_files("--tokenizer", {options.tokenizer});
+  const auto tokenizer = given ? read_tokenizer(options.tokenizer) : make_byte_tokenizer();
+  if (tokenizer->vocab_size() <= config.vocab_size) {
+    return given ? read_text_file(options.tokenizer, kTokenizerCap) : byte_tokenizer_json();
+  }
+  if (!given) return "";
+  throw UsageError(fmt::format("--tokenizer: {} has {} tokens but the model has room for {}",
+                               options.tokenizer.string(), tokenizer->vocab_size(),
+                               config.vocab_size));
+}
+
 int run_init(const InitOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   const ModelConfig config = chosen_config(options);
@@ -94,12 +112,14 @@ int run_init(const InitOptions& options) {
   const Model model = make_transformer(config);
   const auto parameters = static_cast<std::uint64_t>(model.parameter_count());
   const std::uint64_t bytes = parameters * size_bytes(options.dtype);
+  const std::string tokenizer = tokenizer_text(options, config);
   check_free_space(options.out, bytes);
   make_directories(options.out);
   PretrainedWriter writer(options.out, config,
                           {.dtype = options.dtype, .overwrite = options.overwrite});
   write_parameters(model, options, writer);
   writer.finish();
+  if (!tokenizer.empty()) write_text_file(options.out / "tokenizer.json", tokenizer);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (options.json) {
@@ -127,7 +147,11 @@ void add_init(CLI::App& app, Action& chosen) {
   for (const std::string& name : preset_names()) presets.emplace_back(name, name);
   add_choice<std::string>(*command, "--preset", options->preset, presets, "the shape, by name")
       ->excludes(config);
-  add_path(*command, "--out", options->out, "DIR", "gets config.json and safetensors")->required();
+  add_path(*command, "--out", options->out, "DIR",
+           "gets config.json, safetensors and tokenizer.json")
+      ->required();
+  add_path(*command, "--tokenizer", options->tokenizer, "FILE",
+           "a tokenizer.json to copy; default one that takes bytes");
   add_whole(*command, "--seed", options->seed, 0, std::numeric_limits<std::int64_t>::max(),
             "of the weights; the same seed gives the same bits");
   add_choice<Dtype>(*command, "--dtype", options->dtype,

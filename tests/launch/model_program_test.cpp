@@ -6,6 +6,7 @@
 
 #include "checkpoint/pretrained.h"
 #include "core/model/config.h"
+#include "core/text/tokenizer.h"
 #include "tests/support/run_program.h"
 
 namespace strata {
@@ -112,6 +113,19 @@ TEST_F(ModelProgram, InitRefusesModelsThatDoNotFitAndLeavesNothing) {
   }
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_FALSE(std::filesystem::exists(directory_ / "deep"));
+}
+
+TEST_F(ModelProgram, InitWritesATokenizerThatFitsTheVocabulary) {
+  ASSERT_EQ(init("llama-26m", "bytes").exit_code, 0);
+  EXPECT_EQ(read_tokenizer(directory_ / "bytes/tokenizer.json")->vocab_size(), 257);
+  ASSERT_EQ(init("llama-26m", "copy", {"--tokenizer", path("bytes/tokenizer.json")}).exit_code, 0);
+  EXPECT_EQ(test::read_file(directory_ / "copy/tokenizer.json"),
+            test::read_file(directory_ / "bytes/tokenizer.json"));
+  test::write_file(directory_ / "broken.json", "{}");
+  const auto refused = init("llama-26m", "out", {"--tokenizer", path("broken.json")});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_NE(refused.errors.find("broken.json"), std::string::npos) << refused.errors;
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "out"));
 }
 
 TEST_F(ModelProgram, InspectPrintsTheFactsOfAModel) {
