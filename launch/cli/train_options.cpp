@@ -81,9 +81,9 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& options) {
 void add_run_flags(CLI::App& app, TrainOptions& options) {
   add_switch(app, "--trace", options.trace, "write trace.json for Perfetto: who did what when");
   add_switch(app, "--no_progress", options.no_progress, "no progress bar");
-  add_choice<BindChoice>(app, "--bind", options.bind,
-                         {{"auto", BindChoice::kAuto}, {"keep", BindChoice::kKeep}},
-                         "auto: a rank takes its share of the cores; keep: what mpirun chose");
+  add_choice<BindMode>(app, "--bind", options.bind,
+                       {{"auto", BindMode::kAuto}, {"keep", BindMode::kKeep}},
+                       "auto: a rank takes its share of the cores; keep: what mpirun chose");
 }
 
 }  // namespace

@@ -5,13 +5,13 @@
 #include <vector>
 
 #include "launch/cli/placement_options.h"
+#include "launch/core_binding.h"
 #include "optimizer/schedule.h"
 
 namespace strata::cli {
 
 enum class OptimizerChoice : std::uint8_t { kAdamW, kSgd };
 enum class ClipChoice : std::uint8_t { kExact, kPrevious, kNone };
-enum class BindChoice : std::uint8_t { kAuto, kKeep };
 
 /// What `strata train` was asked for. Names and defaults are those of the Hugging Face Trainer.
 struct TrainOptions {
@@ -46,7 +46,7 @@ struct TrainOptions {
 
   bool trace = false;
   bool no_progress = false;
-  BindChoice bind = BindChoice::kAuto;
+  BindMode bind = BindMode::kAuto;
   PlacementOptions placement;
 
   bool clips() const noexcept { return clip != ClipChoice::kNone && max_grad_norm > 0; }

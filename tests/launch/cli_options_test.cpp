@@ -144,7 +144,7 @@ TEST(TrainOptions, ReadsEveryFlag) {
   EXPECT_EQ(options.clip, ClipChoice::kPrevious);
   EXPECT_EQ(options.optim, OptimizerChoice::kSgd);
   EXPECT_EQ(options.momentum, 0.9);
-  EXPECT_EQ(options.bind, BindChoice::kKeep);
+  EXPECT_EQ(options.bind, BindMode::kKeep);
   EXPECT_EQ(options.train_batch_size, 16);
   const PlacementOptions& placement = options.placement;
   EXPECT_EQ(placement.compute, Dtype::kF32);
