@@ -47,7 +47,7 @@ class OpsContract : public testing::TestWithParam<OpsCase> {
   }
 
  private:
-  std::unique_ptr<Device> device_ = make_cpu_device(2);
+  std::unique_ptr<Device> device_ = make_cpu_device();
   std::unique_ptr<Stream> stream_ = device_->make_stream();
 };
 
