@@ -33,14 +33,15 @@ struct Product {
 /// likes best (counted into its time).
 enum class OperandLayout : std::uint8_t { kPlain, kPacked };
 
-/// The layout CpuOps uses for a product with `m` rows on this CPU.
-///
-/// Plain, unless the CPU has AMX and m >= 1024. Measured on two Zen 4 cores (AVX-512 BF16,
-/// oneDNN 2.6.3, m = 256..2048, n and k = 512..8192): plain reaches 0.93..1.00 of the better one,
-/// packed 0.65..1.00. On AMX plain rearranges b again for every few hundred rows of a, so packing
-/// pays once m is large; that border is reasoned, not measured: `matmul_bench` prints both on the
-/// machine at hand.
-OperandLayout preferred_layout(Dtype compute, std::int64_t m);
+/// The layout CpuOps uses for a product with `m` rows on this CPU. Rearranging costs time once and
+/// saves some for every few hundred rows of a, so it pays when m is large and b cheap to rearrange
+/// (as it lies; its transpose takes six times as long):
+///   b as it lies   packed from m = 768
+///   b transposed   plain; on a CPU with AMX packed from m = 1024
+/// Measured on two Zen 4 cores (AVX-512 BF16, oneDNN 2.6.3; 256..2048 tokens, 512..8192 features):
+/// 0.93 of the better layout or more. The AMX line is reasoned, not measured; strata_ops_bench
+/// prints both layouts and the choice for the machine at hand.
+OperandLayout preferred_layout(bool b_transposed, std::int64_t m);
 
 /// Matrix products by oneDNN, with prepared kernels kept for the shapes seen last. Where this CPU
 /// has no bf16 kernel, bf16 operands are converted and multiplied in fp32.

@@ -217,10 +217,11 @@ class Matmul::Implementation {
   bool bf16_works_ = true;  // until oneDNN says otherwise
 };
 
-OperandLayout preferred_layout(Dtype compute, std::int64_t m) {
-  constexpr std::int64_t kRowsWorthPacking = 1024;
+OperandLayout preferred_layout(bool b_transposed, std::int64_t m) {
+  constexpr std::int64_t kRowsWorthPacking = 768;
+  constexpr std::int64_t kRowsWorthTransposing = 1024;
   static const bool has_amx = dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
-  const bool packed = has_amx && compute == Dtype::kBf16 && m >= kRowsWorthPacking;
+  const bool packed = b_transposed ? has_amx && m >= kRowsWorthTransposing : m >= kRowsWorthPacking;
   return packed ? OperandLayout::kPacked : OperandLayout::kPlain;
 }
 
@@ -228,7 +229,7 @@ Matmul::Matmul() : implementation_(std::make_unique<Implementation>()) {}
 Matmul::~Matmul() = default;
 
 void Matmul::run(const Product& product) {
-  run(product, preferred_layout(product.compute, product.m));
+  run(product, preferred_layout(product.b.transposed, product.m));
 }
 void Matmul::run(const Product& product, OperandLayout layout) {
   implementation_->run(product, layout);

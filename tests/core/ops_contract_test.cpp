@@ -14,9 +14,9 @@ std::size_t length(std::int64_t count) { return static_cast<std::size_t>(count);
 struct ProductSize {
   std::int64_t rows, in, out;
 };
-constexpr ProductSize kProductSizes[] = {{0, 3, 5},    {1, 1, 1},      {1, 33, 31},
-                                         {3, 0, 4},    {5, 7, 1},      {31, 64, 33},
-                                         {33, 31, 64}, {65, 100, 129}, {128, 64, 96}};
+constexpr ProductSize kProductSizes[] = {{0, 3, 5},     {1, 1, 1},     {1, 33, 31},  {3, 0, 4},
+                                         {5, 7, 1},     {31, 64, 33},  {33, 31, 64}, {65, 100, 129},
+                                         {128, 64, 96}, {800, 48, 40}, {40, 33, 800}};
 double product_bound(std::int64_t terms) {
   return kFloatUnit * (8.0 + std::sqrt(static_cast<double>(terms)));
 }
