@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <map>
+#include <string_view>
+#include <thread>
 
 #include <CLI/CLI.hpp>
 
@@ -77,7 +81,19 @@ void add_commands(CLI::App& app, Action& chosen) {
   add_inspect(app, chosen);
 }
 
+/// All ranks of a job meet the same mistake at the same moment. The first one says it; its end
+/// makes the launcher end the others, who speak only if they are still there after a while.
+void let_first_rank_speak() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    const char* rank = std::getenv(name);
+    if (rank == nullptr) continue;
+    if (std::string_view(rank) != "0") std::this_thread::sleep_for(std::chrono::seconds(5));
+    return;
+  }
+}
+
 int print_error(const char* message, int exit_code) {
+  let_first_rank_speak();
   fmt::print(stderr, "strata: {}\n", message);
   return exit_code;
 }

@@ -40,6 +40,17 @@ TEST(StrataProgram, EndsWithTwoWhenTheArgumentsAreWrong) {
   }
 }
 
+TEST(StrataProgram, SaysAMistakeOnceForAllRanks) {
+  const auto result =
+      test::run_program({"env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                         "OMPI_MCA_rmaps_base_oversubscribe=1", STRATA_MPIEXEC, "-n", "3",
+                         STRATA_PROGRAM, "doctor", "--jason"});
+  EXPECT_EQ(result.exit_code, 2) << result.errors;
+  const std::size_t first = result.errors.find("strata: unknown flag --jason");
+  ASSERT_NE(first, std::string::npos) << result.errors;
+  EXPECT_EQ(result.errors.find("strata: ", first + 1), std::string::npos) << result.errors;
+}
+
 TEST(StrataProgram, PrintsFindingsAsLinesAndAsJson) {
   const auto lines = strata({"doctor"});
   EXPECT_EQ(lines.exit_code, 0) << lines.errors;
