@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <thread>
 
 #include "core/model/transformer.h"
 #include "tests/support/files.h"
@@ -188,6 +189,23 @@ TEST(NameMap, ReadsRangesOfALargeTransposedParameter) {
       ASSERT_EQ(part[static_cast<std::size_t>(e)], down[static_cast<std::size_t>(in * 32 + out)]);
     }
   }
+}
+
+TEST(PretrainedReader, IsReadOnSeveralThreadsAtOnce) {
+  const PretrainedReader model(kGolden / "gpt2_untied");
+  const std::string name = "layers.0.mlp.up.weight";
+  const std::vector<float> want = whole(model, name, 72 * 64);
+  std::vector<std::vector<float>> got(4, std::vector<float>(want.size()));
+  std::vector<std::jthread> threads;
+  for (std::vector<float>& out : got) {
+    threads.emplace_back([&] {
+      for (std::int64_t begin = 0; begin < 72 * 64; begin += 96) {
+        model.read(name, begin, 96, out.data() + begin);
+      }
+    });
+  }
+  threads.clear();
+  for (const std::vector<float>& out : got) EXPECT_EQ(out, want);
 }
 
 TEST(NameMap, AcceptsFilesWithoutThePrefixAndWithOldBuffers) {
