@@ -122,6 +122,10 @@ void SafetensorsReader::add_file(const std::filesystem::path& path) {
   std::vector<SafetensorsTensor> tensors = parse_safetensors_header(text, file.size(), file.path());
   for (SafetensorsTensor& tensor : tensors) tensor.file = static_cast<int>(files_.size());
   files_.push_back(std::move(file));
+  if (tensors_.empty()) {  // without a second copy of a table that may be long
+    tensors_ = std::move(tensors);
+    return;
+  }
   const auto middle = static_cast<std::ptrdiff_t>(tensors_.size());
   std::move(tensors.begin(), tensors.end(), std::back_inserter(tensors_));
   std::inplace_merge(tensors_.begin(), tensors_.begin() + middle, tensors_.end(),

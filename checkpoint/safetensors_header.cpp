@@ -56,7 +56,10 @@ constexpr std::array kDtypes{
 /// twice is seen, and nesting deeper than the format has is refused where it starts.
 class HeaderEvents final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit HeaderEvents(const std::string& path) : path_(path) {}
+  /// @param objects an upper bound of the number of tensors: growing would hold the table twice
+  HeaderEvents(const std::string& path, std::size_t objects) : path_(path) {
+    tensors_.reserve(std::min(objects, kMaxTensors));
+  }
 
   bool null() override { unexpected("null"); }
   bool boolean(bool) override { unexpected("a boolean"); }
@@ -280,7 +283,8 @@ std::vector<SafetensorsTensor> parse_safetensors_header(std::string_view header,
   if (header.find('\0') != std::string_view::npos) {  // where nlohmann would stop reading
     fail(path, {}, "the header is not valid JSON: it contains a zero byte");
   }
-  HeaderEvents events(path);
+  const auto objects = std::count(header.begin(), header.end(), '{');
+  HeaderEvents events(path, static_cast<std::size_t>(objects));
   nlohmann::json::sax_parse(header.begin() + static_cast<std::ptrdiff_t>(first), header.end(),
                             &events);
   std::vector<SafetensorsTensor> tensors = events.take();
