@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -54,6 +56,8 @@ struct TrainerOptions {
   double max_grad_norm = 1.0;  ///< 0: no clipping
   PlacementRequest placement = {};
   IoEngineOptions io = {};
+  /// Makes the engine that `io` describes; replace it to put another between trainer and drive.
+  std::function<std::unique_ptr<IoEngine>(const IoEngineOptions&)> make_engine = make_io_engine;
   int update_threads = 1;  ///< OpenMP threads of the update lane
 };
 

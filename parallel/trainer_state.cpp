@@ -92,7 +92,7 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
       boundary_memory(memory.boundaries_on_swap ? allocate_host(memory.boundaries)
                                                 : given.device.allocate(memory.boundaries)),
       workspace(given.device.allocate(memory.workspace)),
-      engine(memory.swap() > 0 ? make_io_engine(wanted.io) : nullptr),
+      engine(memory.swap() > 0 ? wanted.make_engine(wanted.io) : nullptr),
       boundary_swap(memory.boundaries_on_swap ? make_swap(memory.swap_boundaries) : nullptr),
       store(memory.layout, memory.residency,
             [this](std::uint64_t bytes) { return make_swap(bytes); }),
