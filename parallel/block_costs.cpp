@@ -25,11 +25,13 @@ class UnplacedParameters final : public ParameterTable {
 
 class MeasuringVisit final : public BackwardVisit {
  public:
-  MeasuringVisit(const StepShape& shape, std::int64_t hidden, Dtype compute, bool last)
+  MeasuringVisit(const StepShape& shape, std::int64_t hidden, Dtype compute, bool last,
+                 bool wants_gradients)
       : shape_(shape),
         activation_(nowhere(), compute, {shape.tokens(), hidden}),
         compute_(compute),
         last_(last),
+        wants_gradients_(wants_gradients),
         parameters_(compute),
         stream_(make_inline_stream()) {
     const ConstTensorView ids(nowhere(), Dtype::kI32, {shape.tokens()});
@@ -43,7 +45,7 @@ class MeasuringVisit final : public BackwardVisit {
 
   int micro_batches() const override { return shape_.micro_batches; }
   const DeviceBatch& batch(int) const override { return batch_; }
-  bool wants_gradients() const override { return true; }
+  bool wants_gradients() const override { return wants_gradients_; }
   Graph make_graph(bool recording) override {
     return Graph(ops_, *stream_, workspace_, parameters_, compute_, recording);
   }
@@ -74,6 +76,7 @@ class MeasuringVisit final : public BackwardVisit {
   DeviceBatch batch_;
   Dtype compute_;
   bool last_;
+  bool wants_gradients_;
   UnplacedParameters parameters_;
   MeasuringOps ops_;
   Workspace workspace_;
@@ -86,15 +89,19 @@ std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape
   std::vector<BlockCost> costs;
   for (int b = 0; b < model.block_count(); ++b) {
     const bool last = b + 1 == model.block_count();
+    const Block& block = model.block(b);
     BlockCost cost;
-    if (!last) {
-      MeasuringVisit forward(shape, model.hidden_size(), compute, last);
-      forward.forward(model.block(b), b == 0);
+    MeasuringVisit forward(shape, model.hidden_size(), compute, last, false);
+    if (last) {
+      block.backward(forward);  // without gradients: the loss only
+    } else {
+      forward.forward(block, b == 0);
       cost.forward_operations = forward.operations();
-      cost.forward_workspace = forward.workspace();
     }
-    MeasuringVisit backward(shape, model.hidden_size(), compute, last);
-    model.block(b).backward(backward);
+    cost.forward_workspace = forward.workspace();
+    cost.useful_operations = 3.0 * forward.operations();
+    MeasuringVisit backward(shape, model.hidden_size(), compute, last, true);
+    block.backward(backward);
     cost.backward_operations = backward.operations();
     cost.backward_workspace = backward.workspace();
     costs.push_back(cost);

@@ -19,6 +19,7 @@ struct StepShape {
 struct BlockCost {
   double forward_operations = 0;      ///< floating-point operations of products and attention
   double backward_operations = 0;     ///< recomputation included
+  double useful_operations = 0;       ///< three times the forward: what MFU counts
   std::size_t forward_workspace = 0;  ///< bytes of device memory at the highest
   std::size_t backward_workspace = 0;
 };

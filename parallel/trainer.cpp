@@ -215,4 +215,12 @@ double Trainer::operations_per_step() const noexcept {
   return operations;
 }
 
+double Trainer::useful_operations_per_step() const noexcept {
+  double operations = 0;
+  for (const BlockCost& cost : state_->costs) operations += cost.useful_operations;
+  return operations;
+}
+
+std::int64_t Trainer::steps_done() const noexcept { return state_->steps; }
+
 }  // namespace strata

@@ -64,6 +64,9 @@ class Trainer {
   SwapTraffic predicted_traffic() const noexcept;
   /// Floating-point operations of one step on this rank: forward, backward and recomputation.
   double operations_per_step() const noexcept;
+  /// The same without recomputation: three times those of a forward pass.
+  double useful_operations_per_step() const noexcept;
+  std::int64_t steps_done() const noexcept;
   std::int64_t updates_done() const noexcept;
   /// Called after every step on every rank, e.g. to log or to read parameters.
   void on_step(std::function<void(const StepReport&)> callback);
