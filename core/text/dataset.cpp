@@ -77,9 +77,10 @@ Batch Dataset::next(const BatchShape& shape) {
   return batch;
 }
 
-Batch Dataset::held_out(const BatchShape& shape) const {
+Batch Dataset::held_out(const BatchShape& shape) const { return cut(held_out_tokens(), shape); }
+
+Batch Dataset::cut(std::span<const std::int32_t> tokens, const BatchShape& shape) const {
   check_shape(shape);
-  const std::span<const std::int32_t> tokens = held_out_tokens();
   const auto length = static_cast<std::size_t>(options_.sequence_length);
   const std::size_t sequences = tokens.size() < 2 ? 0 : (tokens.size() - 2) / length + 1;
   const auto per_micro_batch = static_cast<std::size_t>(shape.sequences);
@@ -87,9 +88,9 @@ Batch Dataset::held_out(const BatchShape& shape) const {
   for (std::size_t first = static_cast<std::size_t>(shape.rank) * per_micro_batch;
        first < sequences; first += static_cast<std::size_t>(shape.ranks) * per_micro_batch) {
     MicroBatch& micro_batch = batch.micro_batches.emplace_back();
-    for (std::size_t s = first; s < std::min(first + per_micro_batch, sequences); ++s) {
-      append(micro_batch,
-             tokens.subspan(s * length, std::min(length + 1, tokens.size() - s * length)));
+    for (std::size_t s = first; s < first + per_micro_batch; ++s) {
+      const std::size_t begin = std::min(s * length, tokens.size());
+      append(micro_batch, tokens.subspan(begin, std::min(length + 1, tokens.size() - begin)));
     }
     if (options_.mask_documents) mask_documents(micro_batch);
   }

@@ -47,9 +47,11 @@ class Dataset {
   Batch next(const BatchShape& shape);
 
   /// The held-out part from its first to its last token, the same on every rank: rank r of P has
-  /// micro-batches r, r + P, ... The last sequence may be filled up with labels that do not count.
-  /// Empty when nothing is held out.
+  /// micro-batches r, r + P, ... All have shape.sequences sequences; what the last ones lack is
+  /// filled up with labels that do not count. Empty when nothing is held out.
   Batch held_out(const BatchShape& shape) const;
+  /// The same of other tokens, e.g. of a file for evaluation.
+  Batch cut(std::span<const std::int32_t> tokens, const BatchShape& shape) const;
 
   std::int64_t sequences() const noexcept { return sequences_; }  ///< per epoch
   std::span<const std::int32_t> training_tokens() const noexcept;
