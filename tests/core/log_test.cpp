@@ -8,8 +8,8 @@
 #include <string>
 
 #include "core/progress.h"
+#include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
-#include "tests/support/text_file.h"
 
 namespace strata {
 namespace {

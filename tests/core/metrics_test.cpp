@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
-#include "tests/support/text_file.h"
 
 namespace strata {
 namespace {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
-#include "tests/support/text_file.h"
 
 namespace strata {
 namespace {

@@ -9,8 +9,8 @@
 #include "launch/cli/flags.h"
 #include "launch/cli/plan_options.h"
 #include "launch/cli/train_options.h"
+#include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
-#include "tests/support/text_file.h"
 
 namespace strata::cli {
 namespace {

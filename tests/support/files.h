@@ -8,9 +8,10 @@
 
 namespace strata::test {
 
-/// Writes a file and returns its path.
+/// Writes a file, with the directories above it, and returns its path.
 inline std::filesystem::path write_file(const std::filesystem::path& path,
                                         std::string_view content) {
+  if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
   std::ofstream(path, std::ios::binary)
       .write(content.data(), static_cast<std::streamsize>(content.size()));
   return path;

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
-#include "tests/support/text_file.h"
 
 namespace strata::test {
 
