@@ -10,29 +10,31 @@ void* nowhere() { return reinterpret_cast<void*>(Workspace::kAlignment); }
 
 class UnplacedParameters final : public ParameterTable {
  public:
-  explicit UnplacedParameters(Dtype compute) : compute_(compute) {}
+  UnplacedParameters(int block, Dtype compute) : block_(block), compute_(compute) {}
   ConstTensorView weight(Parameter parameter) const override {
     return {nowhere(), compute_, parameter->shape};
   }
   TensorView gradient(Parameter parameter) const override {
-    if (parameter->frozen || parameter->row_tiled) return {};
+    const bool own = parameter->block == block_;
+    if (!own || parameter->frozen || parameter->row_tiled) return {};
     return {nowhere(), Dtype::kF32, parameter->shape};
   }
 
  private:
+  int block_;
   Dtype compute_;
 };
 
 class MeasuringVisit final : public BackwardVisit {
  public:
-  MeasuringVisit(const StepShape& shape, std::int64_t hidden, Dtype compute, bool last,
+  MeasuringVisit(const Model& model, int block, const StepShape& shape, Dtype compute,
                  bool wants_gradients)
       : shape_(shape),
-        activation_(nowhere(), compute, {shape.tokens(), hidden}),
+        activation_(nowhere(), compute, {shape.tokens(), model.hidden_size()}),
         compute_(compute),
-        last_(last),
+        last_(block + 1 == model.block_count()),
         wants_gradients_(wants_gradients),
-        parameters_(compute),
+        parameters_(block, compute),
         stream_(make_inline_stream()) {
     const ConstTensorView ids(nowhere(), Dtype::kI32, {shape.tokens()});
     batch_ = {.ids = ids,
@@ -88,11 +90,10 @@ class MeasuringVisit final : public BackwardVisit {
 std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape, Dtype compute) {
   std::vector<BlockCost> costs;
   for (int b = 0; b < model.block_count(); ++b) {
-    const bool last = b + 1 == model.block_count();
     const Block& block = model.block(b);
     BlockCost cost;
-    MeasuringVisit forward(shape, model.hidden_size(), compute, last, false);
-    if (last) {
+    MeasuringVisit forward(model, b, shape, compute, false);
+    if (b + 1 == model.block_count()) {
       block.backward(forward);  // without gradients: the loss only
     } else {
       forward.forward(block, b == 0);
@@ -100,7 +101,7 @@ std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape
     }
     cost.forward_workspace = forward.workspace();
     cost.useful_operations = 3.0 * forward.operations();
-    MeasuringVisit backward(shape, model.hidden_size(), compute, last, true);
+    MeasuringVisit backward(model, b, shape, compute, true);
     block.backward(backward);
     cost.backward_operations = backward.operations();
     cost.backward_workspace = backward.workspace();

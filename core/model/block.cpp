@@ -30,6 +30,7 @@ void Block::backward(BackwardVisit& visit) const {
     const TensorView activation = visit.input(i);
     const Value input = activation.empty() ? Value() : graph.input(activation, true);
     const Value output = forward(graph, input, visit.batch(i));
+    if (!output.requires_gradient()) continue;  // a first block with nothing but frozen parameters
     graph.backward(output, graph.constant(visit.output_gradient(i)));
     if (input) visit.set_input_gradient(i, graph.take_gradient(input).view());
   }

@@ -1,5 +1,7 @@
 #include "core/model/graph.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace strata {
@@ -30,7 +32,15 @@ Value Graph::allocate(Dtype dtype, Shape shape) {
 }
 
 bool Graph::trainable(Parameter parameter) const {
-  return recording_ && parameter != nullptr && !parameters_.gradient(parameter).empty();
+  if (!recording_ || parameter == nullptr || parameter->frozen) return false;
+  if (parameters_.gradient(parameter).empty()) {
+    throw Error(
+        fmt::format("{} is row-tiled or another block's, so its gradient cannot be added to on a "
+                    "tape: override "
+                    "backward() and send it in tiles with BackwardVisit::begin_rows()",
+                    parameter->name));
+  }
+  return true;
 }
 
 Value Graph::record(Value output, BackwardFunction backward) {

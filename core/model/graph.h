@@ -76,7 +76,9 @@ class Graph {
   /// Fresh memory of the workspace, content unspecified.
   Value allocate(Dtype dtype, Shape shape);
 
-  // Shapes as in core/ops.h. A null parameter is left out.
+  // Shapes as in core/ops.h. A null parameter is left out. Recording, a parameter that is not
+  // frozen must have an accumulator: the gradients of row-tiled tables and of those that belong to
+  // another block leave by BackwardVisit::begin_rows() instead, and using them here is an Error.
 
   Value linear(const Value& x, Parameter weight, Parameter bias);
   Value embedding(ConstTensorView ids, Parameter table);

@@ -20,7 +20,7 @@ Value Graph::linear(const Value& x, Parameter weight, Parameter bias) {
   const ConstTensorView w = parameters_.weight(weight);
   Value y = allocate(compute_, {x.shape()[0], w.shape()[0]});
   ops_.linear(x.view(), w, weight_or_empty(parameters_, bias), y.view(), stream_);
-  if (!recording_ || !(x.slot_ || trainable(weight) || trainable(bias))) return y;
+  if (!recording_ || !(trainable(weight) || trainable(bias) || x.slot_)) return y;
   return record(std::move(y), [this, x, w, weight, bias](const Value& dy) {
     ops_.linear_backward_weight(dy.view(), x.view(), gradient_or_empty(parameters_, weight),
                                 gradient_or_empty(parameters_, bias), stream_);
@@ -41,7 +41,7 @@ Value Graph::embedding(ConstTensorView ids, Parameter table) {
 
 Value Graph::add_embedding(Value x, ConstTensorView ids, Parameter table) {
   ops_.embedding(ids, parameters_.weight(table), x.view(), true, stream_);
-  if (!recording_ || !(x.slot_ || trainable(table))) return x;
+  if (!recording_ || !(trainable(table) || x.slot_)) return x;
   const Value before = x;
   return record(std::move(x), [this, before, ids, table](const Value& dy) {
     if (trainable(table)) {
@@ -56,7 +56,7 @@ Value Graph::rms_norm(const Value& x, Parameter weight, float epsilon) {
   Value y = allocate(compute_, x.shape());
   const Value rstd = allocate(Dtype::kF32, {x.shape()[0]});
   ops_.rms_norm(x.view(), w, epsilon, y.view(), rstd.view(), stream_);
-  if (!recording_ || !(x.slot_ || trainable(weight))) return y;
+  if (!recording_ || !(trainable(weight) || x.slot_)) return y;
   return record(std::move(y), [this, x, w, weight, rstd](const Value& dy) {
     Value dx = allocate(compute_, x.shape());
     ops_.rms_norm_backward(dy.view(), x.view(), w, rstd.view(), dx.view(),
@@ -72,7 +72,7 @@ Value Graph::layer_norm(const Value& x, Parameter weight, Parameter bias, float 
   const Value rstd = allocate(Dtype::kF32, {x.shape()[0]});
   ops_.layer_norm(x.view(), w, parameters_.weight(bias), epsilon, y.view(), mean.view(),
                   rstd.view(), stream_);
-  if (!recording_ || !(x.slot_ || trainable(weight) || trainable(bias))) return y;
+  if (!recording_ || !(trainable(weight) || trainable(bias) || x.slot_)) return y;
   return record(std::move(y), [this, x, w, weight, bias, mean, rstd](const Value& dy) {
     Value dx = allocate(compute_, x.shape());
     ops_.layer_norm_backward(dy.view(), x.view(), w, mean.view(), rstd.view(), dx.view(),
