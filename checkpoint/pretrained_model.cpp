@@ -1,0 +1,232 @@
+#include "checkpoint/pretrained_model.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optimizer/split.h"
+
+namespace strata {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kPieceElements = 1 << 20;
+constexpr const char* kTokenizer = "tokenizer.json";
+
+Dtype dtype_in_file(SaveDtype dtype, const ModelConfig& config) {
+  if (dtype == SaveDtype::kBf16) return Dtype::kBf16;
+  const bool bf16_source = dtype == SaveDtype::kSource && config.weight_dtype == Dtype::kBf16;
+  return bf16_source ? Dtype::kBf16 : Dtype::kF32;
+}
+
+/// The directory a model is saved into, and the ones above it that had to be made: they go again,
+/// unless keep() was called or something lies in them.
+class OutputDirectory {
+ public:
+  explicit OutputDirectory(const fs::path& path) {
+    fs::path missing = fs::absolute(path).lexically_normal();
+    if (!missing.has_filename()) missing = missing.parent_path();
+    while (!fs::exists(missing)) {
+      made_.push_back(missing);
+      missing = missing.parent_path();
+    }
+    std::error_code cause;
+    fs::create_directories(path, cause);
+    if (cause) throw IoError("cannot create the directory", path.string(), 0, cause.value());
+  }
+  OutputDirectory(const OutputDirectory&) = delete;
+  OutputDirectory& operator=(const OutputDirectory&) = delete;
+  ~OutputDirectory() {
+    std::error_code ignored;
+    for (const fs::path& directory : made_) fs::remove(directory, ignored);
+  }
+  void keep() { made_.clear(); }
+
+ private:
+  std::vector<fs::path> made_;  // the deepest first
+};
+
+/// Rank 0's side of a save. Members go in reverse order: files before their directory.
+struct Output {
+  Output(const fs::path& path, const ModelConfig& config, const SaveOptions& options)
+      : directory(path),
+        writer(path, config,
+               {.dtype = dtype_in_file(options.dtype, config),
+                .max_shard_bytes = options.max_shard_bytes,
+                .overwrite = options.overwrite}) {}
+  OutputDirectory directory;
+  PretrainedWriter writer;
+};
+
+/// Opens the output on rank 0. What it refuses is refused everywhere, with the same words.
+std::unique_ptr<Output> open_output(Communicator& world, const fs::path& path,
+                                    const ModelConfig& config, const SaveOptions& options) {
+  std::unique_ptr<Output> output;
+  std::string refusal;
+  if (world.rank() == 0) {
+    try {
+      check_save_target(path, options);
+      output = std::make_unique<Output>(path, config, options);
+    } catch (const UsageError& error) {
+      refusal = error.what();
+    }
+  }
+  const auto said = world.gather_bytes(std::as_bytes(std::span(refusal))).front();
+  if (!said.empty()) {
+    throw UsageError(std::string(reinterpret_cast<const char*>(said.data()), said.size()));
+  }
+  return output;
+}
+
+/// Every parameter of the config, in the order they are written.
+std::vector<Parameter> parameters_to_save(const Model& model, const ModelConfig& config) {
+  std::vector<Parameter> parameters;
+  std::int64_t numel = 0;
+  for (const MappedParameter& mapped : name_map(config)) {
+    const Parameter parameter = model.find(mapped.name);
+    if (parameter == nullptr || !(parameter->shape == mapped.shape)) {
+      throw UsageError(fmt::format(
+          "the trained model has {} {}{}, the config makes it {}; save it with the config that it "
+          "was made from",
+          parameter == nullptr ? "no parameter" : "a parameter", mapped.name,
+          parameter == nullptr ? "" : " of shape " + parameter->shape.to_string(),
+          mapped.shape.to_string()));
+    }
+    parameters.push_back(parameter);
+    numel += parameter->shape.numel();
+  }
+  if (numel != model.parameter_count()) {
+    throw UsageError(fmt::format(
+        "the trained model has {} parameters, {} of which the config knows; save it with the "
+        "config that it was made from",
+        model.parameter_count(), numel));
+  }
+  return parameters;
+}
+
+void write_rounded(PretrainedWriter& writer, const std::string& name, std::span<const float> values,
+                   std::vector<bf16>& rounded) {
+  rounded.resize(values.size());
+  std::transform(values.begin(), values.end(), rounded.begin(), [](float value) {
+    bf16 high;
+    high.bits = split(value).hi;
+    return high;
+  });
+  writer.write(name, std::span<const bf16>(rounded));
+}
+
+void save(const Context& context, Trainer& trainer, const ModelConfig& config, const fs::path& out,
+          const SaveOptions& options, const std::function<void()>& write_companions) {
+  const std::vector<Parameter> parameters = parameters_to_save(trainer.model(), config);
+  const std::unique_ptr<Output> output = open_output(context.communicator, out, config, options);
+  const bool rounds = dtype_in_file(options.dtype, config) == Dtype::kBf16;
+  std::vector<float> piece(static_cast<std::size_t>(kPieceElements));
+  std::vector<bf16> rounded;
+  for (const Parameter parameter : parameters) {
+    const std::int64_t numel = parameter->shape.numel();
+    for (std::int64_t begin = 0; begin < numel; begin += kPieceElements) {
+      const auto count = static_cast<std::size_t>(std::min(kPieceElements, numel - begin));
+      const std::span<float> values = std::span(piece).first(count);
+      trainer.read(parameter, begin, values);
+      if (!output) continue;
+      if (rounds) {
+        write_rounded(output->writer, parameter->name, values, rounded);
+      } else {
+        output->writer.write(parameter->name, std::span<const float>(values));
+      }
+    }
+  }
+  if (output) {
+    write_companions();
+    output->writer.finish();
+    output->directory.keep();
+  }
+  context.communicator.barrier();
+}
+
+}  // namespace
+
+PretrainedModel::PretrainedModel(const ModelConfig& config, ParameterSource source,
+                                 std::filesystem::path directory)
+    : config_(config),
+      model_(std::make_unique<const Model>(make_transformer(config))),
+      source_(std::move(source)),
+      directory_(std::move(directory)) {}
+
+const Tokenizer& PretrainedModel::tokenizer() {
+  if (tokenizer_) return *tokenizer_;
+  const fs::path file = directory_ / kTokenizer;
+  if (!directory_.empty() && !fs::exists(file)) {
+    throw UsageError(
+        fmt::format("{}: is not there, and without it the model cannot read text; "
+                    "add the tokenizer that it was trained with",
+                    file.string()));
+  }
+  auto found = directory_.empty() ? make_byte_tokenizer() : read_tokenizer(file);
+  if (found->vocab_size() > config_.vocab_size) {
+    throw FormatError(
+        fmt::format("{}: has {} tokens but the model's vocabulary has {}; use the tokenizer that "
+                    "the model was trained with",
+                    directory_.empty() ? "the byte tokenizer" : file.string(), found->vocab_size(),
+                    config_.vocab_size));
+  }
+  tokenizer_ = std::move(found);
+  return *tokenizer_;
+}
+
+PretrainedModel load_pretrained(const std::filesystem::path& directory) {
+  const auto reader = std::make_shared<const PretrainedReader>(directory);
+  auto source = [reader](Parameter parameter, std::int64_t begin, std::span<float> values) {
+    reader->read(parameter->name, begin, static_cast<std::int64_t>(values.size()), values.data());
+  };
+  return PretrainedModel(reader->config(), std::move(source), directory);
+}
+
+PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed) {
+  check(config, "the model's config");
+  return PretrainedModel(config, random_parameters(seed), {});
+}
+
+void check_save_target(const std::filesystem::path& out, const SaveOptions& options) {
+  std::error_code cause;
+  fs::path existing = fs::absolute(out, cause);
+  while (!fs::exists(existing, cause) && existing.has_relative_path()) {
+    existing = existing.parent_path();
+  }
+  if (!fs::is_directory(existing, cause)) {
+    throw UsageError(
+        fmt::format("{}: is not a directory; save the model elsewhere", existing.string()));
+  }
+  if (access(existing.c_str(), W_OK | X_OK) != 0) {
+    throw UsageError(
+        fmt::format("{}: is not writable; save the model elsewhere", existing.string()));
+  }
+  if (!options.overwrite && fs::exists(out, cause) && !fs::is_empty(out, cause)) {
+    throw UsageError(
+        fmt::format("{}: is not empty; save the model elsewhere or overwrite it", out.string()));
+  }
+}
+
+void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
+                     const std::filesystem::path& out, const SaveOptions& options) {
+  save(context, trainer, source.config(), out, options, [&] {
+    if (!source.directory().empty()) {
+      copy_companion_files(source.directory(), out);
+    } else if (make_byte_tokenizer()->vocab_size() <= source.config().vocab_size) {
+      write_text_file(out / kTokenizer, byte_tokenizer_json());
+    }
+  });
+}
+
+void save_pretrained(const Context& context, Trainer& trainer, const ModelConfig& config,
+                     const std::filesystem::path& out, const SaveOptions& options) {
+  save(context, trainer, config, out, options, [] {});
+}
+
+}  // namespace strata

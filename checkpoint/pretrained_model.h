@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+
+#include "checkpoint/pretrained.h"
+#include "core/model/transformer.h"
+#include "core/text/tokenizer.h"
+#include "parallel/context.h"
+#include "parallel/trainer.h"
+
+namespace strata {
+
+/// A model as a trainer wants it: what it computes, where its parameters start, and how text
+/// becomes its tokens. Made by load_pretrained() or init_pretrained(). Move-only; model() stays
+/// where it is when this moves, and must outlive the trainer.
+class PretrainedModel {
+ public:
+  const ModelConfig& config() const noexcept { return config_; }
+  const Model& model() const noexcept { return *model_; }
+  /// The values to start from. Any range of any parameter is read when it is asked for, so that
+  /// each rank reads only its shards. May outlive this object.
+  const ParameterSource& source() const noexcept { return source_; }
+  /// Read from the directory when it is first asked for: a model without one can be trained on
+  /// tokens. Not thread-safe.
+  /// @throws UsageError if there is none, FormatError if it has ids that the model does not
+  const Tokenizer& tokenizer();
+  /// Where it was loaded from; empty for a fresh model.
+  const std::filesystem::path& directory() const noexcept { return directory_; }
+
+ private:
+  friend PretrainedModel load_pretrained(const std::filesystem::path& directory);
+  friend PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed);
+  PretrainedModel(const ModelConfig& config, ParameterSource source,
+                  std::filesystem::path directory);
+
+  ModelConfig config_;
+  std::unique_ptr<const Model> model_;
+  ParameterSource source_;
+  std::filesystem::path directory_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+/// Opens a Hugging Face model directory and checks all of it but the values: config.json, and that
+/// the weights are the ones it promises. Not collective; every rank opens its own.
+/// @throws FormatError, IoError that name the file at fault
+PretrainedModel load_pretrained(const std::filesystem::path& directory);
+
+/// A model of `config` with fresh values that depend on `seed` only, and the byte tokenizer.
+/// @throws FormatError if the config is not consistent
+PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed);
+
+/// How weights are written.
+enum class SaveDtype : std::uint8_t {
+  kSource,  ///< as the config says: fp32 or bf16; a fp16 model becomes fp32, which loses nothing
+  kF32,     ///< the masters, every bit
+  kBf16,    ///< the weights that bf16 training computes with (optimizer/split.h: ties away from 0)
+};
+
+struct SaveOptions {
+  SaveDtype dtype = SaveDtype::kSource;
+  bool overwrite = false;  ///< write into a directory that is not empty; other files stay
+  std::uint64_t max_shard_bytes = 5'000'000'000;
+};
+
+/// Refuses what save_pretrained() would refuse: call it before hours of training.
+/// @throws UsageError if `out` cannot be made, or is not empty and is not to be overwritten
+void check_save_target(const std::filesystem::path& out, const SaveOptions& options = {});
+
+/// Writes the trainer's parameters as transformers lays them out, with config.json, and the
+/// tokenizer and generation settings that lie beside the source. Collective: all ranks read, piece
+/// by piece, rank 0 writes; every rank returns when the model is durable. Beside the trainer each
+/// rank needs about 12 MiB, rank 0 also what PretrainedWriter assembles.
+///
+/// Missing directories are made. Files have their names only when all weights were written; when it
+/// fails, nothing is left behind. A failure of rank 0 is thrown there while other ranks wait for
+/// it: let it reach main(), which ends the job.
+/// @throws UsageError on all ranks if `out` is refused or the trainer's model is not the
+/// transformer of the config; IoError on rank 0
+void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
+                     const std::filesystem::path& out, const SaveOptions& options = {});
+
+/// The same for a model that came from nowhere: no tokenizer is written.
+void save_pretrained(const Context& context, Trainer& trainer, const ModelConfig& config,
+                     const std::filesystem::path& out, const SaveOptions& options = {});
+
+}  // namespace strata
