@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/text/document_files.h"
+#include "core/text/open_dataset.h"
 #include "tests/support/files.h"
 #include "tests/support/messages.h"
 #include "tests/support/temporary_directory.h"
@@ -187,6 +188,18 @@ TEST(DocumentFiles, AreReadOnceAndEndEachWithItsToken) {
   const auto files = document_files(named);
   EXPECT_EQ(files, (std::vector<std::filesystem::path>{a, link, empty}));
   EXPECT_EQ(read_documents(files, *make_byte_tokenizer()), (Tokens{'a', 'b', 256, 'c', 256}));
+}
+
+TEST(OpenDataset, KnowsWhereDocumentsEnd) {
+  const TemporaryDirectory directory;
+  const std::vector<std::filesystem::path> files{test::write_file(directory / "a", "abc"),
+                                                 test::write_file(directory / "b", "de")};
+  const auto tokenizer = make_byte_tokenizer();
+  Dataset data = open_dataset(files, *tokenizer,
+                              {.sequence_length = 6, .held_out = 0.0, .mask_documents = true});
+  const Batch batch = data.next({});
+  EXPECT_EQ(ids_of(batch), (Tokens{'a', 'b', 'c', 256, 'd', 'e'}));
+  EXPECT_EQ(batch.micro_batches[0].first_key, (Tokens{0, 0, 0, 0, 4, 4}));
 }
 
 TEST(DocumentFiles, RefuseWhatIsNoText) {
