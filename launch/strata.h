@@ -1,0 +1,16 @@
+#pragma once
+
+// Everything a training script needs: `#include "launch/strata.h"`, then link strata::strata.
+
+#include "checkpoint/pretrained_model.h"
+#include "core/model/block.h"
+#include "core/model/config.h"
+#include "core/model/graph.h"
+#include "core/model/transformer.h"
+#include "core/text/dataset.h"
+#include "core/text/open_dataset.h"
+#include "core/text/tokenizer.h"
+#include "core/trace.h"
+#include "core/units.h"
+#include "launch/runtime.h"
+#include "parallel/trainer.h"
