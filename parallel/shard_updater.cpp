@@ -1,6 +1,7 @@
 #include "parallel/shard_updater.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
@@ -12,8 +13,9 @@ struct ShardUpdater::Chunk {
   std::int64_t begin = 0;  // elements into the shard
   std::int64_t numel = 0;
   Lease hi, lo, m, v, gradient;
-  HostEvent fetched;  // all reads were submitted
-  HostEvent updated;  // all writes were submitted
+  std::uint64_t submitted_ns = 0;  // when the reads, later the writes, were
+  HostEvent fetched;               // all reads were submitted
+  HostEvent updated;               // all writes were submitted
   std::vector<Event> writes;
 
   void drop() {
@@ -87,9 +89,33 @@ void ShardUpdater::read(Job& job) {
   }
 }
 
+namespace {
+
+/// One span per lane at a time: transfers overlap, so each is shown from the end of the one before.
+void trace_transfer(Trace& trace, TraceLane lane, const char* what, std::uint64_t submitted_ns,
+                    std::uint64_t& last_ns, int block, std::uint64_t bytes) {
+  if (!trace.enabled() || bytes == 0) return;
+  const std::uint64_t now = Trace::now_ns();
+  trace.add(lane, what, std::max(submitted_ns, last_ns), now, block, bytes);
+  last_ns = now;
+}
+
+}  // namespace
+
+std::uint64_t ShardUpdater::swapped_bytes(const Chunk& chunk, int block) const {
+  std::uint64_t bytes = 0;
+  const std::array<const Lease*, kSectionCount> leases{&chunk.hi, &chunk.lo, &chunk.m, &chunk.v,
+                                                       &chunk.gradient};
+  for (int s = 0; s < kSectionCount; ++s) {
+    if (store_.resident({block, static_cast<Section>(s)})) continue;
+    bytes += leases[static_cast<std::size_t>(s)]->memory().size();
+  }
+  return bytes;
+}
+
 void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
-  const LaneClock::Span span(clock_, LaneTime::kWriteWait, TraceLane::kRead, "read",
-                             job.order.block);
+  const auto begin = std::chrono::steady_clock::now();
+  chunk.submitted_ns = Trace::now_ns();
   const auto key = [&](Section section) { return SectionKey{job.order.block, section}; };
   const auto fetch = [&](Section section) {
     return store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
@@ -112,6 +138,9 @@ void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
   if (store_.keeps(key(Section::kV))) chunk.v = fetch(Section::kV);
   if (!store_.resident(key(Section::kGradient))) job.order.gradient_at_rest.wait();
   chunk.gradient = fetch(Section::kGradient);
+  // Submission takes no time; room in the pool does, and comes when older chunks are written.
+  clock_.add(LaneTime::kWriteWait,
+             std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
 }
 
 void ShardUpdater::update(Job& job) {
@@ -123,6 +152,8 @@ void ShardUpdater::update(Job& job) {
       for (const Lease* lease : {&chunk.hi, &chunk.lo, &chunk.m, &chunk.v, &chunk.gradient}) {
         lease->ready().wait();
       }
+      trace_transfer(clock_.trace(), TraceLane::kRead, "read", chunk.submitted_ns, last_read_ns_,
+                     job.order.block, swapped_bytes(chunk, job.order.block));
       update_chunk(job, chunk);
       chunk.updated.complete();
     }
@@ -153,6 +184,7 @@ void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
                   .gradient = chunk.gradient.memory().data(),
                   .gradient_dtype = gradient_bytes == 2 ? Dtype::kBf16 : Dtype::kF32},
                  segments, decision->step, threads_);
+    chunk.submitted_ns = Trace::now_ns();
     for (const Lease* lease : {&chunk.hi, &chunk.lo, &chunk.m, &chunk.v}) {
       if (*lease) chunk.writes.push_back(store_.store(*lease));
     }
@@ -166,9 +198,10 @@ void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
 void ShardUpdater::write(Job& job) {
   for (Chunk& chunk : job.chunks) {
     chunk.updated.event().wait();
+    for (const Event& done : chunk.writes) done.wait();
     if (!chunk.writes.empty()) {
-      const Trace::Span span(clock_.trace(), TraceLane::kWrite, "write", job.order.block);
-      for (const Event& done : chunk.writes) done.wait();
+      trace_transfer(clock_.trace(), TraceLane::kWrite, "write", chunk.submitted_ns, last_write_ns_,
+                     job.order.block, swapped_bytes(chunk, job.order.block));
     }
     chunk.drop();
   }

@@ -71,6 +71,7 @@ class ShardUpdater {
   void update(Job& job);
   void update_chunk(const Job& job, Chunk& chunk);
   void write(Job& job);
+  std::uint64_t swapped_bytes(const Chunk& chunk, int block) const;
 
   const Partition& partition_;
   int rank_;
@@ -80,6 +81,8 @@ class ShardUpdater {
   MemoryPool pool_;
   int threads_;
   LaneClock& clock_;
+  std::uint64_t last_read_ns_ = 0;   // the update lane's
+  std::uint64_t last_write_ns_ = 0;  // the write lane's
   std::unique_ptr<Stream> read_;
   std::unique_ptr<Stream> update_;
   std::unique_ptr<Stream> write_;

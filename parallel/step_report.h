@@ -15,6 +15,8 @@ struct StepReport {
   double seconds = 0;
   std::uint64_t swap_bytes_read = 0;  ///< this rank's, since the last step's end
   std::uint64_t swap_bytes_written = 0;
+  double cpu_seconds_forward = 0;  ///< of all threads of this process
+  double cpu_seconds_backward = 0;
   double seconds_reading = 0;  ///< at least one read was under way
   double seconds_writing = 0;
   double seconds_compute = 0;

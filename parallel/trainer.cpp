@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <utility>
 
 #include "parallel/trainer_state.h"
@@ -24,6 +25,12 @@ struct Totals {
   IoCounters io;
   std::array<double, kLaneTimes> seconds{};
 };
+
+double cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 void report_times(const Totals& begin, const Totals& end, StepReport& report) {
   const auto lane = [&](LaneTime what) {
@@ -141,11 +148,15 @@ StepReport Trainer::step(const Batch& input) {
   const bool lazy = state.options.placement.update == UpdateTiming::kLazy;
   if (lazy) state.open_decision = std::make_shared<StepDecision>();
   const std::shared_ptr<StepDecision> fused = lazy ? nullptr : decide_early(state);
+  const double cpu_begin = cpu_seconds();
   state.run_forward(state.plan.size());
+  const double cpu_turn = cpu_seconds();
   const double loss_sum = run_backward(state, static_cast<float>(1.0 / labels), fused);
   report.loss = world.sum(loss_sum) / labels;
 
   const GradientNorm norm = settle_gradients(state);
+  report.cpu_seconds_forward = cpu_turn - cpu_begin;
+  report.cpu_seconds_backward = cpu_seconds() - cpu_turn;
   report.gradient_norm = std::sqrt(norm.sum_of_squares);
   report.skipped = !norm.finite;
   if (fused && report.skipped) {

@@ -1,0 +1,210 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "checkpoint/pretrained_model.h"
+#include "core/progress.h"
+#include "core/text/document_files.h"
+#include "core/units.h"
+#include "launch/cli/command_line.h"
+#include "launch/cli/placement.h"
+#include "launch/cli/train_options.h"
+#include "launch/training.h"
+
+namespace strata::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What training reads: the tokens, cut into batches.
+struct TrainingData {
+  Dataset dataset;
+  std::vector<std::int32_t> evaluation;  // of --eval_data; empty: the held-out part
+};
+
+std::int64_t sequence_length(const TrainOptions& options, const ModelConfig& config) {
+  if (options.sequence_length == 0) return std::min<std::int64_t>(1024, config.max_positions);
+  if (options.sequence_length > config.max_positions) {
+    throw UsageError(
+        fmt::format("--sequence_length: {} is more than the model's {} positions; use {} or less",
+                    options.sequence_length, config.max_positions, config.max_positions));
+  }
+  return options.sequence_length;
+}
+
+TrainingData load_data(const TrainOptions& options, PretrainedModel& source) {
+  const Tokenizer& tokenizer = source.tokenizer();
+  std::vector<std::int32_t> evaluation;
+  if (!options.eval_data.empty()) {
+    evaluation = read_documents(document_files(options.eval_data), tokenizer);
+  }
+  Dataset dataset(read_documents(document_files(options.data), tokenizer),
+                  {.sequence_length = sequence_length(options, source.config()),
+                   .held_out = options.eval_data.empty() ? options.eval_fraction : 0.0,
+                   .seed = static_cast<std::uint64_t>(options.seed)});
+  return {std::move(dataset), std::move(evaluation)};
+}
+
+std::int64_t total_steps(const TrainOptions& options, const Dataset& dataset, int ranks) {
+  if (options.max_steps > 0) return options.max_steps;
+  const std::int64_t per_step =
+      options.per_device_train_batch_size * options.gradient_accumulation_steps * ranks;
+  const double steps = options.num_train_epochs * static_cast<double>(dataset.sequences()) /
+                       static_cast<double>(per_step);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
+}
+
+TrainerOptions trainer_options(const TrainOptions& options, const Dataset& dataset,
+                               std::int64_t length, Runtime& runtime) {
+  const int ranks = runtime.communicator().size();
+  TrainerOptions result;
+  result.shape = {.micro_batches = static_cast<int>(options.gradient_accumulation_steps),
+                  .sequences = options.per_device_train_batch_size,
+                  .sequence_length = length};
+  result.optimizer =
+      options.optim == OptimizerChoice::kAdamW ? OptimizerKind::kAdamW : OptimizerKind::kSgd;
+  result.adamw = {.beta1 = options.adam_beta1,
+                  .beta2 = options.adam_beta2,
+                  .epsilon = options.adam_epsilon,
+                  .weight_decay = options.weight_decay};
+  result.sgd = {.momentum = options.momentum, .weight_decay = options.weight_decay};
+  result.schedule = {.kind = options.lr_scheduler_type,
+                     .learning_rate = options.learning_rate,
+                     .warmup_steps = options.warmup_steps,
+                     .total_steps = total_steps(options, dataset, ranks)};
+  result.clip = options.clip == ClipChoice::kExact      ? Clip::kExact
+                : options.clip == ClipChoice::kPrevious ? Clip::kPrevious
+                                                        : Clip::kNone;
+  result.max_grad_norm = options.max_grad_norm;
+  std::vector<std::string> warnings;
+  const std::vector<SwapDrive> drives = examine_swap(options.placement, warnings);
+  for (const std::string& warning : warnings) runtime.log().warn(warning);
+  result.placement = make_placement(options.placement, local_rank().size, drives);
+  result.io = make_io_options(options.placement, drives);
+  return result;
+}
+
+/// Everything of a run between its first and its last step.
+class TrainRun {
+ public:
+  TrainRun(Runtime& runtime, const TrainOptions& options)
+      : runtime_(runtime),
+        options_(options),
+        source_(load_pretrained(options.model)),
+        data_(load_data(options, source_)),
+        trace_(options.trace),
+        trainer_options_(trainer_options(options, data_.dataset,
+                                         sequence_length(options, source_.config()), runtime)),
+        trainer_(runtime.context(), source_.model(), trainer_options_, source_.source(), &trace_) {}
+
+  int run() {
+    Communicator& world = runtime_.communicator();
+    const bool first = world.rank() == 0;
+    if (first) fs::create_directories(options_.out);
+    std::unique_ptr<MetricsWriter> writer;
+    if (first) writer = std::make_unique<MetricsWriter>((options_.out / "metrics.jsonl").string());
+    StepMetricsCollector collector(
+        world, trainer_.useful_operations_per_step(),
+        measure_product_rate(runtime_.device(), trainer_options_.placement.compute));
+    print_bigram();
+    world.barrier();
+    trace_.set_origin();
+    const std::int64_t steps = trainer_options_.schedule.total_steps;
+    Progress progress(runtime_.log(), "step", static_cast<std::uint64_t>(steps),
+                      !options_.no_progress);
+    for (std::int64_t step = 1; step <= steps; ++step) {
+      const StepMetrics metrics = collector.collect(trainer_.step(data_.dataset.next(shape())));
+      if (writer) writer->write(metrics);
+      runtime_.log(step_line(metrics, steps));
+      progress.update(static_cast<std::uint64_t>(step), fmt::format("loss {:.3f}", metrics.loss));
+      if (options_.eval_steps > 0 && step % options_.eval_steps == 0 && step < steps)
+        evaluate(step);
+      if (world.max(runtime_.stop_requested() ? 1.0 : 0.0) > 0) {
+        runtime_.log(fmt::format("stopped after step {} on request; saving", step));
+        break;
+      }
+    }
+    evaluate(trainer_.steps_done());
+    write_trace_file();
+    save();
+    return 0;
+  }
+
+ private:
+  BatchShape shape() const {
+    return {.sequences = trainer_options_.shape.sequences,
+            .micro_batches = trainer_options_.shape.micro_batches,
+            .rank = runtime_.communicator().rank(),
+            .ranks = runtime_.communicator().size()};
+  }
+  std::span<const std::int32_t> evaluation_tokens() const {
+    if (!data_.evaluation.empty()) return data_.evaluation;
+    return data_.dataset.held_out_tokens();
+  }
+  void print_bigram() {
+    if (evaluation_tokens().size() < 2) return;
+    bigram_ = bigram_loss(data_.dataset.training_tokens(), evaluation_tokens(),
+                          source_.config().vocab_size);
+  }
+  void evaluate(std::int64_t step) {
+    if (evaluation_tokens().size() < 2) return;
+    const Batch batch = data_.dataset.cut(evaluation_tokens(), shape());
+    const double loss = evaluate_all(trainer_, runtime_.communicator(), batch,
+                                     trainer_options_.shape.micro_batches);
+    runtime_.log(fmt::format(
+        "step {}: loss on {} held-out tokens {:.4f} (a bigram model of the same text: {:.4f})",
+        step, evaluation_tokens().size(), loss, bigram_));
+  }
+  void write_trace_file() {
+    if (!options_.trace) return;
+    const auto ranks = runtime_.communicator().gather_bytes(trace_.to_bytes());
+    if (runtime_.communicator().rank() == 0) {
+      write_trace((options_.out / "trace.json").string(), ranks);
+    }
+  }
+  void save() {
+    // The directory was empty when the run began, or is to be overwritten; the metrics are in it
+    // now.
+    save_pretrained(runtime_.context(), trainer_, source_, options_.out, {.overwrite = true});
+    runtime_.log(fmt::format("saved the model to {}", options_.out.string()));
+  }
+
+  Runtime& runtime_;
+  const TrainOptions& options_;
+  PretrainedModel source_;
+  TrainingData data_;
+  Trace trace_;
+  TrainerOptions trainer_options_;
+  Trainer trainer_;
+  double bigram_ = 0;
+};
+
+int run_train(const TrainOptions& options) {
+  char name[] = "strata";
+  char* argv[] = {name, nullptr};
+  int argc = 1;
+  return run(argc, argv,
+             [&options](Runtime& runtime) {
+               check(options);
+               check_batch(options, runtime.communicator().size());
+               runtime.log(runtime.binding().description);
+               return TrainRun(runtime, options).run();
+             },
+             {.bind = options.bind});
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Action& chosen) {
+  const auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = app.add_subcommand("train", "Train a model through its swap tier");
+  add_train_flags(*command, *options);
+  command->callback([options, &chosen] { chosen = [options] { return run_train(*options); }; });
+}
+
+}  // namespace strata::cli
