@@ -77,6 +77,7 @@ void add_commands(CLI::App& app, Action& chosen) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "strata " STRATA_VERSION);
   add_init(app, chosen);
+  add_train(app, chosen);
   add_doctor(app, chosen);
   add_inspect(app, chosen);
 }

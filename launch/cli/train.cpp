@@ -111,7 +111,7 @@ class TrainRun {
     StepMetricsCollector collector(
         world, trainer_.useful_operations_per_step(),
         measure_product_rate(runtime_.device(), trainer_options_.placement.compute));
-    print_bigram();
+    measure_bigrams();
     world.barrier();
     trace_.set_origin();
     const std::int64_t steps = trainer_options_.schedule.total_steps;
@@ -146,19 +146,23 @@ class TrainRun {
     if (!data_.evaluation.empty()) return data_.evaluation;
     return data_.dataset.held_out_tokens();
   }
-  void print_bigram() {
+  void measure_bigrams() {
     if (evaluation_tokens().size() < 2) return;
-    bigram_ = bigram_loss(data_.dataset.training_tokens(), evaluation_tokens(),
-                          source_.config().vocab_size);
+    const std::int64_t vocabulary = source_.config().vocab_size;
+    const std::span<const std::int32_t> train = data_.dataset.training_tokens();
+    held_out_bigram_ = bigram_loss(train, evaluation_tokens(), vocabulary);
+    own_bigram_ = bigram_loss(train, train, vocabulary, 0.0);
   }
   void evaluate(std::int64_t step) {
     if (evaluation_tokens().size() < 2) return;
     const Batch batch = data_.dataset.cut(evaluation_tokens(), shape());
     const double loss = evaluate_all(trainer_, runtime_.communicator(), batch,
                                      trainer_options_.shape.micro_batches);
-    runtime_.log(fmt::format(
-        "step {}: loss on {} held-out tokens {:.4f} (a bigram model of the same text: {:.4f})",
-        step, evaluation_tokens().size(), loss, bigram_));
+    runtime_.log(
+        fmt::format("step {}: loss {:.4f} on {} held-out tokens (bigrams of the training text: "
+                    "{:.4f} there, {:.4f} "
+                    "on the training text itself)",
+                    step, loss, evaluation_tokens().size(), held_out_bigram_, own_bigram_));
   }
   void write_trace_file() {
     if (!options_.trace) return;
@@ -181,7 +185,8 @@ class TrainRun {
   Trace trace_;
   TrainerOptions trainer_options_;
   Trainer trainer_;
-  double bigram_ = 0;
+  double held_out_bigram_ = 0;
+  double own_bigram_ = 0;
 };
 
 int run_train(const TrainOptions& options) {
