@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/units.h"
 #include "optimizer/split.h"
 
 namespace strata {
@@ -23,6 +24,14 @@ Dtype dtype_in_file(SaveDtype dtype, const ModelConfig& config) {
   if (dtype == SaveDtype::kBf16) return Dtype::kBf16;
   const bool bf16_source = dtype == SaveDtype::kSource && config.weight_dtype == Dtype::kBf16;
   return bf16_source ? Dtype::kBf16 : Dtype::kF32;
+}
+
+std::uint64_t bytes_in_file(const ModelConfig& config, const SaveOptions& options) {
+  std::uint64_t numel = 0;
+  for (const MappedParameter& mapped : name_map(config)) {
+    numel += static_cast<std::uint64_t>(mapped.shape.numel());
+  }
+  return numel * size_bytes(dtype_in_file(options.dtype, config));
 }
 
 /// The directory a model is saved into, and the ones above it that had to be made: they go again,
@@ -71,7 +80,7 @@ std::unique_ptr<Output> open_output(Communicator& world, const fs::path& path,
   std::string refusal;
   if (world.rank() == 0) {
     try {
-      check_save_target(path, options);
+      check_save_target(config, path, options);
       output = std::make_unique<Output>(path, config, options);
     } catch (const UsageError& error) {
       refusal = error.what();
@@ -193,7 +202,8 @@ PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed) {
   return PretrainedModel(config, random_parameters(seed), {});
 }
 
-void check_save_target(const std::filesystem::path& out, const SaveOptions& options) {
+void check_save_target(const ModelConfig& config, const std::filesystem::path& out,
+                       const SaveOptions& options) {
   std::error_code cause;
   fs::path existing = fs::absolute(out, cause);
   while (!fs::exists(existing, cause) && existing.has_relative_path()) {
@@ -210,6 +220,13 @@ void check_save_target(const std::filesystem::path& out, const SaveOptions& opti
   if (!options.overwrite && fs::exists(out, cause) && !fs::is_empty(out, cause)) {
     throw UsageError(
         fmt::format("{}: is not empty; save the model elsewhere or overwrite it", out.string()));
+  }
+  const std::uint64_t needed = bytes_in_file(config, options);
+  const fs::space_info space = fs::space(existing, cause);
+  if (!cause && space.available < needed) {
+    throw UsageError(
+        fmt::format("{}: the model takes {} and its drive has {} left; save the model elsewhere",
+                    out.string(), format_bytes(needed), format_bytes(space.available)));
   }
 }
 

@@ -64,9 +64,12 @@ struct SaveOptions {
   std::uint64_t max_shard_bytes = 5'000'000'000;
 };
 
-/// Refuses what save_pretrained() would refuse: call it before hours of training.
-/// @throws UsageError if `out` cannot be made, or is not empty and is not to be overwritten
-void check_save_target(const std::filesystem::path& out, const SaveOptions& options = {});
+/// Refuses what save_pretrained() would refuse: call it before hours of training. Needs nothing of
+/// the weights, and makes nothing.
+/// @throws UsageError if `out` cannot be made, is not empty and is not to be overwritten, or lies
+/// on a drive without room for the model
+void check_save_target(const ModelConfig& config, const std::filesystem::path& out,
+                       const SaveOptions& options = {});
 
 /// Writes the trainer's parameters as transformers lays them out, with config.json, and the
 /// tokenizer and generation settings that lie beside the source. Collective: all ranks read, piece

@@ -98,8 +98,8 @@ double held_out_loss(strata::Trainer& trainer, const strata::Dataset& data,
 
 void train(strata::Runtime& runtime, const Arguments& arguments) {
   strata::Communicator& world = runtime.communicator();
-  strata::check_save_target(arguments.text("out"));  // now, not after hours
   strata::PretrainedModel model = load_or_init(arguments.text("model"));
+  strata::check_save_target(model.config(), arguments.text("out"));  // now, not after hours
   const strata::TrainerOptions options = trainer_options(arguments);
   strata::Dataset data = strata::open_dataset(arguments.files, model.tokenizer(),
                                               {.sequence_length = options.shape.sequence_length});

@@ -179,6 +179,15 @@ TEST(SavePretrained, RefusesOnAllRanksBeforeAnyWork) {
   EXPECT_EQ(std::distance(fs::directory_iterator(directory / "full"), {}), 1);
 }
 
+TEST(SavePretrained, TellsBeforeTrainingThatTheDriveIsTooSmall) {
+  const TemporaryDirectory directory;
+  ModelConfig config = preset("gpt-1t");
+  test::expect_message<UsageError>([&] { check_save_target(config, directory / "out"); },
+                                   {directory / "out", "the model takes", "TiB", "left"});
+  EXPECT_NO_THROW(check_save_target(golden("gpt2_tied").config(), directory / "a" / "out"));
+  EXPECT_TRUE(is_empty(directory));
+}
+
 /// A limit on the size of files, as a full drive would show itself.
 class FileSizeLimit {
  public:
