@@ -1,8 +1,11 @@
 #include "core/json_file.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <fstream>
 #include <set>
 #include <vector>
@@ -41,6 +44,20 @@ class Guard {
   std::vector<std::set<std::string>> keys_;
 };
 
+void write_durably(const std::filesystem::path& file, const std::string& text) {
+  const auto fail = [&file](const char* what) { throw IoError(what, file.string(), 0, errno); };
+  const int descriptor =
+      open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (descriptor < 0) fail("could not be created");
+  const bool written =
+      write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+      fsync(descriptor) == 0;
+  const int system_error = errno;
+  close(descriptor);
+  errno = system_error;
+  if (!written) fail("could not be written");
+}
+
 }  // namespace
 
 std::string read_text_file(const std::filesystem::path& file, std::size_t cap_bytes) {
@@ -75,6 +92,21 @@ json parse_json_object(std::string_view text, const std::string& path, int max_d
   }
   if (!document.is_object()) throw FormatError(path + ": not a JSON object");
   return document;
+}
+
+void write_json_file(const std::filesystem::path& file, const json& value) {
+  std::error_code failure;
+  if (!file.parent_path().empty()) std::filesystem::create_directories(file.parent_path(), failure);
+  if (failure) {
+    throw IoError("its directory could not be created", file.string(), 0, failure.value());
+  }
+  const std::filesystem::path fresh = fmt::format("{}.{}.tmp", file.string(), getpid());
+  write_durably(fresh, value.dump(2) + "\n");
+  if (std::rename(fresh.c_str(), file.c_str()) != 0) {
+    const int system_error = errno;
+    unlink(fresh.c_str());
+    throw IoError("could not be replaced", file.string(), 0, system_error);
+  }
 }
 
 }  // namespace strata

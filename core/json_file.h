@@ -1,6 +1,6 @@
 #pragma once
 
-// Internal: shared by the readers of JSON files from strangers. Not installed.
+// Internal: JSON files, those from strangers included. Not installed.
 
 #include <cstddef>
 #include <filesystem>
@@ -18,5 +18,9 @@ std::string read_text_file(const std::filesystem::path& file, std::size_t cap_by
 /// Parses hostile JSON: valid UTF-8, an object outside, nesting at most `max_depth`, no key twice
 /// in one object. @throws FormatError that starts with `path`
 nlohmann::json parse_json_object(std::string_view text, const std::string& path, int max_depth);
+
+/// Makes `value` the content of `file`, creating its directory where needed: a crash leaves the old
+/// file or the new one, and nobody else may read it. @throws IoError naming the file
+void write_json_file(const std::filesystem::path& file, const nlohmann::json& value);
 
 }  // namespace strata

@@ -1,14 +1,9 @@
 #include "swap/device_profile.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 
 #include <nlohmann/json.hpp>
@@ -49,20 +44,6 @@ json to_json(const DeviceProfile& profile) {
           {"mixed_write", profile.mixed_write},
           {"block_bytes", profile.block_bytes},
           {"queue_depth", profile.queue_depth}};
-}
-
-void write_durably(const fs::path& file, const std::string& text) {
-  const auto fail = [&file](const char* what) { throw IoError(what, file.string(), 0, errno); };
-  const int descriptor =
-      open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (descriptor < 0) fail("could not be created");
-  const bool written =
-      write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-      fsync(descriptor) == 0;
-  const int system_error = errno;
-  close(descriptor);
-  errno = system_error;
-  if (!written) fail("could not be written");
 }
 
 }  // namespace
@@ -117,18 +98,7 @@ void save_device_profile(const fs::path& file, const std::string& device,
   json root = json::object();
   for (const auto& [known, old] : load_device_profiles(file).by_device) root[known] = to_json(old);
   root[device] = to_json(profile);
-  std::error_code failure;
-  if (!file.parent_path().empty()) fs::create_directories(file.parent_path(), failure);
-  if (failure) {
-    throw IoError("its directory could not be created", file.string(), 0, failure.value());
-  }
-  const fs::path fresh = fmt::format("{}.{}.tmp", file.string(), getpid());
-  write_durably(fresh, root.dump(2) + "\n");
-  if (std::rename(fresh.c_str(), file.c_str()) != 0) {
-    const int system_error = errno;
-    unlink(fresh.c_str());
-    throw IoError("could not be replaced", file.string(), 0, system_error);
-  }
+  write_json_file(file, root);
 }
 
 }  // namespace strata
