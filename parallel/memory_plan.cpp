@@ -271,30 +271,28 @@ std::uint64_t smallest_dram(const MemoryPlanInput& input) { return Planner(input
 SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan) {
   SwapTraffic traffic;
   const bool fp32 = input.placement.compute == Dtype::kF32;
+  const bool lazy = input.placement.update == UpdateTiming::kLazy;
+  std::vector<bool> gathered(static_cast<std::size_t>(input.model.block_count()), false);
   const auto swapped = [&](int block, Section section) -> std::uint64_t {
     const SectionKey key{block, section};
     return plan.residency.resident(key) ? 0 : plan.layout.bytes(key);
   };
+  const auto weights = [&](int block, bool updates_before) -> std::uint64_t {
+    const bool first = !gathered[static_cast<std::size_t>(block)];
+    gathered[static_cast<std::size_t>(block)] = true;
+    // Kept weights stand in for hi. A lazy update of an fp32 block still needs both halves, and
+    // after a fused one the block is loaded anew at its first visit.
+    const bool kept = plan.keep_gathered && !(lazy ? fp32 && updates_before : first);
+    return kept ? 0 : swapped(block, Section::kHi) + (fp32 ? swapped(block, Section::kLo) : 0);
+  };
   for (const PlannedVisit& visit : input.plan.visits()) {
-    std::uint64_t& read =
-        visit.phase == Phase::kForward ? traffic.forward_read : traffic.backward_read;
-    std::uint64_t& written =
-        visit.phase == Phase::kForward ? traffic.forward_written : traffic.backward_written;
-    const auto weights = [&](int block) {
-      return swapped(block, Section::kHi) + (fp32 ? swapped(block, Section::kLo) : 0);
-    };
+    const bool forward = visit.phase == Phase::kForward;
+    std::uint64_t& read = forward ? traffic.forward_read : traffic.backward_read;
+    std::uint64_t& written = forward ? traffic.forward_written : traffic.backward_written;
     const int b = visit.block;
-    const bool updates = visit.updates_before || visit.updates_after;
-    // Kept weights stand in for hi, and are not read again.
-    if (!plan.keep_gathered || visit.phase == Phase::kForward) {
-      const bool loaded = plan.keep_gathered && !fp32 && visit.updates_before;
-      if (visit.gathers && !loaded) read += weights(b);
-      if (!plan.keep_gathered) {
-        for (const int other : visit.borrowed) read += weights(other);
-      }
-    }
-    if (!updates) {
-    } else {
+    if (visit.gathers) read += weights(b, visit.updates_before);
+    for (const int other : visit.borrowed) read += weights(other, false);
+    if (visit.updates_before || visit.updates_after) {
       if (visit.updates_after && (fp32 || !visit.gathers)) read += swapped(b, Section::kHi);
       if (!(fp32 && visit.updates_before)) read += swapped(b, Section::kLo);
       read += swapped(b, Section::kM) + swapped(b, Section::kV) + swapped(b, Section::kGradient);
