@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "core/dtype.h"
+
+namespace strata {
+
+/// What a machine was measured to do with all of its cores, apart from its drives. Rates are per
+/// second; 0 means that nobody measured it.
+struct MachineProfile {
+  double products_bf16 = 0;  ///< floating-point operations of large matrix products
+  double products_fp32 = 0;
+  double blocks_bf16 = 0;  ///< the same operations inside whole blocks, forward and backward
+  double blocks_fp32 = 0;
+  double updates = 0;  ///< parameters through AdamW, `exact` sections and bf16 gradients in DRAM
+  double memory = 0;   ///< bytes that the better of two simple loops reads and writes
+  double gather = 0;   ///< bytes an all-gather brings to each rank of this node, all ranks at once
+  double reduce = 0;   ///< bytes of fp32 gradient that leave each rank in a reduce-scatter
+
+  double products(Dtype compute) const {
+    return compute == Dtype::kF32 ? products_fp32 : products_bf16;
+  }
+  double blocks(Dtype compute) const { return compute == Dtype::kF32 ? blocks_fp32 : blocks_bf16; }
+};
+
+struct LoadedMachineProfile {
+  MachineProfile profile;
+  std::string warning;  ///< why the file could not be used; empty also when there is none yet
+};
+
+/// machine.json beside the profiles of drives. @throws UsageError as device_profile_path()
+std::filesystem::path machine_profile_path();
+/// Never fails: a file that is missing or damaged holds nothing.
+LoadedMachineProfile load_machine_profile(const std::filesystem::path& file);
+/// Replaces the figures that `measured` has and keeps the others. @throws IoError naming the file
+void save_machine_profile(const std::filesystem::path& file, const MachineProfile& measured);
+
+}  // namespace strata
