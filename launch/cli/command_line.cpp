@@ -80,6 +80,7 @@ void add_commands(CLI::App& app, Action& chosen) {
   add_train(app, chosen);
   add_doctor(app, chosen);
   add_inspect(app, chosen);
+  add_plan(app, chosen);
 }
 
 /// All ranks of a job meet the same mistake at the same moment. The first one says it; its end

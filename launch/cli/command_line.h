@@ -28,6 +28,7 @@ int run_command_line(const std::vector<std::string>& arguments);
 void add_doctor(CLI::App& app, Action& chosen);
 void add_init(CLI::App& app, Action& chosen);
 void add_inspect(CLI::App& app, Action& chosen);
+void add_plan(CLI::App& app, Action& chosen);
 void add_train(CLI::App& app, Action& chosen);
 
 }  // namespace strata::cli

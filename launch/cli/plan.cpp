@@ -1,0 +1,242 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/model/config.h"
+#include "core/units.h"
+#include "launch/cli/command_line.h"
+#include "launch/cli/placement.h"
+#include "launch/cli/plan_options.h"
+#include "launch/plan_report.h"
+
+namespace strata::cli {
+namespace {
+
+constexpr std::int64_t kUsualSequence = 1024;
+constexpr double kTera = 1e12;
+/// Parameters from which it is news that a model does not fit into memory.
+constexpr double kLargeModel = 1e10;
+
+ModelConfig chosen_config(const PlanOptions& options) {
+  if (!options.preset.empty()) return preset(options.preset);
+  return read_config(options.model / "config.json");
+}
+
+std::int64_t chosen_sequence_length(const PlanOptions& options, const ModelConfig& config) {
+  if (options.sequence_length == 0) return std::min(kUsualSequence, config.max_positions);
+  const bool learned = config.positions == PositionKind::kLearned;
+  if (learned && options.sequence_length > config.max_positions) {
+    throw UsageError(fmt::format("--sequence_length: {} tokens are more than the model's {}",
+                                 options.sequence_length, config.max_positions));
+  }
+  return options.sequence_length;
+}
+
+/// --tokens as micro-batches of at most --per_device_train_batch_size sequences.
+StepShape shape_of_tokens(const PlanOptions& options, std::int64_t length) {
+  const std::int64_t unit = length * options.ranks;
+  if (options.tokens % unit != 0) {
+    throw UsageError(
+        fmt::format("--tokens: {} is not a multiple of --sequence_length {} x {} ranks = {}; use "
+                    "{}",
+                    options.tokens, length, options.ranks, unit,
+                    std::max<std::int64_t>(1, options.tokens / unit) * unit));
+  }
+  const std::int64_t sequences = options.tokens / unit;
+  std::int64_t together = std::min(options.per_device_train_batch_size, sequences);
+  while (sequences % together != 0) --together;
+  if (sequences / together > (1 << 20)) {
+    throw UsageError(fmt::format("--tokens: {} are over a million micro-batches", options.tokens));
+  }
+  return {static_cast<int>(sequences / together), together, length};
+}
+
+StepShape chosen_shape(const PlanOptions& options, const ModelConfig& config) {
+  const std::int64_t length = chosen_sequence_length(options, config);
+  if (options.tokens > 0) return shape_of_tokens(options, length);
+  return {static_cast<int>(options.gradient_accumulation_steps),
+          options.per_device_train_batch_size, length};
+}
+
+std::optional<double> figure(const std::optional<std::uint64_t>& bytes) {
+  if (!bytes) return std::nullopt;
+  return static_cast<double>(*bytes);
+}
+
+RateOverrides overrides_of(const MachineOptions& machine) {
+  RateOverrides overrides{.read = figure(machine.read_bandwidth),
+                          .write = figure(machine.write_bandwidth),
+                          .mixed = figure(machine.mixed_bandwidth),
+                          .memory = figure(machine.memory_bandwidth),
+                          .link = figure(machine.link_bandwidth),
+                          .operations = {}};
+  if (machine.teraflops > 0) overrides.operations = machine.teraflops * kTera;
+  return overrides;
+}
+
+/// Free bytes of all drives; none when a directory is not on this machine.
+std::optional<std::uint64_t> free_swap(const std::vector<SwapDrive>& drives) {
+  if (drives.empty()) return std::nullopt;
+  std::map<std::string, std::uint64_t> by_device;
+  for (const SwapDrive& drive : drives) {
+    if (!drive.facts) return std::nullopt;
+    by_device[device_key(*drive.facts)] = drive.facts->free_bytes;
+  }
+  std::uint64_t sum = 0;
+  for (const auto& [device, bytes] : by_device) sum += bytes;
+  return sum;
+}
+
+MachineProfile saved_machine(std::vector<std::string>& notes) {
+  try {
+    const LoadedMachineProfile loaded = load_machine_profile(machine_profile_path());
+    if (!loaded.warning.empty()) notes.push_back(loaded.warning);
+    return loaded.profile;
+  } catch (const UsageError&) {  // no place to keep it: nothing was measured
+    return {};
+  }
+}
+
+/// A plan may be for a machine that is not this one: where --dram or --swap were left open and this
+/// machine's own do not do, they become the smallest that do, and the plan says so.
+void open_budgets(const PlanOptions& options, PlanSubject& subject,
+                  std::vector<std::string>& notes) {
+  if (options.placement.dram) return;
+  const PlanMaterial material(subject);
+  const std::uint64_t here = *subject.placement.dram_bytes;
+  if (smallest_dram(material.input(subject.placement)) <= here) return;
+  if (subject.placement.swap.empty()) {
+    subject.placement.swap = {{.path = "DIR", .weight = 1}};
+    notes.push_back(fmt::format(
+        "without --swap it does not fit into the {} a rank has here: planned with a swap "
+        "directory, --swap DIR",
+        format_bytes(here)));
+  }
+  const std::uint64_t needed = smallest_dram(material.input(subject.placement));
+  if (needed <= here) return;
+  subject.placement.dram_bytes = needed;
+  notes.push_back(
+      fmt::format("a rank has {} here, which is too little: planned with the smallest --dram that "
+                  "works",
+                  format_bytes(here)));
+}
+
+std::string joined(const PlacementRequest& placement) {
+  std::string text;
+  for (const SwapDirectory& directory : placement.swap) {
+    text += (text.empty() ? "" : ",") + directory.path;
+  }
+  return text;
+}
+
+/// Whole MiB, so that the plan of the printed budget fits too.
+std::string size_flag(std::uint64_t bytes) {
+  return fmt::format("{}MiB", (bytes + (1 << 20) - 1) >> 20);
+}
+
+std::string place_flags(const Placement& place) {
+  std::string text;
+  const auto add = [&text](const char* section, Place chosen) {
+    if (chosen == Place::kAuto) return;
+    text += fmt::format(" --place {}={}", section, chosen == Place::kDram ? "dram" : "swap");
+  };
+  add("hi", place.hi);
+  add("lo", place.lo);
+  add("m", place.m);
+  add("v", place.v);
+  add("gradients", place.gradients);
+  return text;
+}
+
+std::string command_lines(const PlanOptions& options, const PlanSubject& subject) {
+  std::string text;
+  const std::string model = options.preset.empty() ? options.model.string() : options.preset;
+  if (!options.preset.empty()) {
+    text += fmt::format("strata init --preset {} --out {}\n", model, model);
+  }
+  if (subject.ranks > 1) text += fmt::format("mpirun -n {} ", subject.ranks);
+  text += fmt::format(
+      "strata train --model {} --data FILE --out OUT --per_device_train_batch_size {} "
+      "--gradient_accumulation_steps {} --sequence_length {} --dram {}",
+      model, subject.shape.sequences, subject.shape.micro_batches, subject.shape.sequence_length,
+      size_flag(*subject.placement.dram_bytes));
+  const PlacementRequest& placement = subject.placement;
+  if (!placement.swap.empty()) text += " --swap " + joined(placement);
+  if (placement.compute == Dtype::kF32) text += " --compute fp32";
+  if (!placement.residency) text += " --residency none";
+  if (placement.update == UpdateTiming::kFused) text += " --update fused --clip previous";
+  if (placement.activations == strata::Place::kDram) text += " --activations dram";
+  if (placement.activations == strata::Place::kSwap) text += " --activations swap";
+  text += place_flags(options.placement.place);
+  if (placement.stage != 3) text += fmt::format(" --stage {}", placement.stage);
+  return text + "\n";
+}
+
+PlanSubject subject_of(const PlanOptions& options, const std::vector<SwapDrive>& drives) {
+  PlanSubject subject;
+  subject.config = chosen_config(options);
+  subject.name = options.preset.empty() ? options.model.string() : options.preset;
+  subject.shape = chosen_shape(options, subject.config);
+  subject.ranks = static_cast<int>(options.ranks);
+  subject.ranks_per_node = options.ranks_per_node > 0
+                               ? static_cast<int>(std::min(options.ranks_per_node, options.ranks))
+                               : subject.ranks;
+  subject.placement = make_placement(options.placement, subject.ranks_per_node, drives);
+  return subject;
+}
+
+int run_plan(const PlanOptions& options) {
+  std::vector<std::string> notes;
+  const std::vector<SwapDrive> drives = examine_swap(options.placement, notes);
+  PlanSubject subject = subject_of(options, drives);
+  open_budgets(options, subject, notes);
+  RateInputs rates;
+  rates.machine = saved_machine(notes);
+  rates.drive = combined_profile(drives);
+  rates.overrides = overrides_of(options.machine);
+  PlanReport report = make_plan_report(subject, rates);
+  report.swap_free = free_swap(drives);
+  report.endurance = options.machine.drive_endurance * kTera;
+  report.notes = std::move(notes);
+  try {
+    check_swap_room(report.memory, subject.placement, subject.ranks_per_node, drives);
+  } catch (const UsageError& error) {
+    if (subject.placement.swap_bytes) throw;
+    report.notes.emplace_back(error.what());
+  }
+  if (report.rates.any_assumed()) {
+    report.notes.emplace_back("rates that are assumed or derived make the seconds rough");
+  }
+  const std::string commands = command_lines(options, subject);
+  if (options.json) {
+    auto json = nlohmann::ordered_json::parse(plan_json(report));
+    json["command"] = commands;
+    fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    const bool large = report.parameters >= kLargeModel;
+    fmt::print("{}{}\n{}", format_plan(report), large ? format_memory_wall(report) : "", commands);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Action& chosen) {
+  const auto options = std::make_shared<PlanOptions>();
+  CLI::App* command = app.add_subcommand(
+      "plan", "Say what training a model will take: bytes, seconds, drives, and what binds");
+  add_plan_flags(*command, *options);
+  command->callback([options, &chosen] {
+    check(*options);
+    chosen = [options] { return run_plan(*options); };
+  });
+}
+
+}  // namespace strata::cli
