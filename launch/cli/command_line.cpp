@@ -81,6 +81,7 @@ void add_commands(CLI::App& app, Action& chosen) {
   add_doctor(app, chosen);
   add_inspect(app, chosen);
   add_plan(app, chosen);
+  add_bench(app, chosen);
 }
 
 /// All ranks of a job meet the same mistake at the same moment. The first one says it; its end

@@ -25,6 +25,7 @@ std::vector<std::string> spell_flags(const CLI::App& app,
 int run_command_line(const std::vector<std::string>& arguments);
 
 /// One function per command, each in the file of its name.
+void add_bench(CLI::App& app, Action& chosen);
 void add_doctor(CLI::App& app, Action& chosen);
 void add_init(CLI::App& app, Action& chosen);
 void add_inspect(CLI::App& app, Action& chosen);
