@@ -93,6 +93,9 @@ class PlanMaterial {
 /// @throws UsageError with the smallest budget that works when the subject's does not
 PlanReport make_plan_report(const PlanSubject& subject, const RateInputs& rates);
 
+/// "313MiB": a size as flags take it, rounded up, so that what is printed works.
+std::string size_flag(std::uint64_t bytes);
+
 /// For people, several lines, each ended.
 std::string format_plan(const PlanReport& report);
 /// One JSON object.

@@ -133,11 +133,15 @@ void add_smallest(Text out, const PlanReport& report) {
   const SmallestBudgets& smallest = report.smallest;
   fmt::format_to(out,
                  "smallest budgets of a rank: --dram {} with {} of swap{}; --dram {} without\n",
-                 format_bytes(smallest.dram), format_bytes(smallest.swap),
-                 smallest.assumes_swap ? " (--swap DIR)" : "", format_bytes(smallest.dram_alone));
+                 size_flag(smallest.dram), format_bytes(smallest.swap),
+                 smallest.assumes_swap ? " (--swap DIR)" : "", size_flag(smallest.dram_alone));
 }
 
 }  // namespace
+
+std::string size_flag(std::uint64_t bytes) {
+  return fmt::format("{}MiB", (bytes + (1 << 20) - 1) >> 20);
+}
 
 std::string format_plan(const PlanReport& report) {
   std::string text;

@@ -106,13 +106,13 @@ void choose_cores(const RateInputs& inputs, KnownRates& rates) {
   rates.step.collectives_use_cores = one_node;
   rates.step.gather = RateChoice("all-gather of a rank", true, bench)
                           .from(Kind::kGiven, inputs.overrides.link)
-                          .from(Kind::kMeasured, one_node ? machine.gather : 0)
+                          .from(Kind::kMeasured, one_node ? machine.gather / node : 0)
                           .from(Kind::kDerived, one_node ? copies : std::nullopt)
                           .from(Kind::kAssumed, kAssumedLink)
                           .keep(rates);
   rates.step.reduce = RateChoice("reduce-scatter of a rank", true, bench)
                           .from(Kind::kGiven, inputs.overrides.link)
-                          .from(Kind::kMeasured, one_node ? machine.reduce : 0)
+                          .from(Kind::kMeasured, one_node ? machine.reduce / node : 0)
                           .from(Kind::kDerived, one_node ? copies : std::nullopt)
                           .from(Kind::kAssumed, kAssumedLink)
                           .keep(rates);

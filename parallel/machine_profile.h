@@ -16,8 +16,8 @@ struct MachineProfile {
   double blocks_fp32 = 0;
   double updates = 0;  ///< parameters through AdamW, `exact` sections and bf16 gradients in DRAM
   double memory = 0;   ///< bytes that the better of two simple loops reads and writes
-  double gather = 0;   ///< bytes an all-gather brings to each rank of this node, all ranks at once
-  double reduce = 0;   ///< bytes of fp32 gradient that leave each rank in a reduce-scatter
+  double gather = 0;   ///< bytes that all-gathers bring to the ranks of the node, together
+  double reduce = 0;   ///< bytes of fp32 gradient that leave them in reduce-scatters, together
 
   double products(Dtype compute) const {
     return compute == Dtype::kF32 ? products_fp32 : products_bf16;

@@ -52,9 +52,10 @@ int bench_collectives(const BenchOptions& options, Runtime& runtime) {
   const int ranks = communicator.size();
   // Blocks of real models are large; of several nodes the slowest link says nothing about a node.
   if (local_rank().size == ranks) {
-    const double others = static_cast<double>(ranks - 1) / ranks;
-    keep({.gather = rates.back().all_gather * kGiga * others,
-          .reduce = rates.back().reduce_scatter * kGiga * others},
+    // Every rank receives all of a block but its own part, at the same time.
+    const double received = kGiga * (ranks - 1);
+    keep({.gather = rates.back().all_gather * received,
+          .reduce = rates.back().reduce_scatter * received},
          options, runtime);
   }
   if (options.json) {

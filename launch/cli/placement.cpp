@@ -109,6 +109,31 @@ std::optional<DeviceProfile> combined_profile(const std::vector<SwapDrive>& driv
   return sum;
 }
 
+std::optional<std::uint64_t> free_swap_bytes(const std::vector<SwapDrive>& drives) {
+  if (drives.empty()) return std::nullopt;
+  std::map<std::string, std::uint64_t> by_device;
+  for (const SwapDrive& drive : drives) {
+    if (!drive.facts) return std::nullopt;
+    by_device[device_key(*drive.facts)] = drive.facts->free_bytes;
+  }
+  std::uint64_t sum = 0;
+  for (const auto& [device, bytes] : by_device) sum += bytes;
+  return sum;
+}
+
+RateInputs measured_rates(const std::vector<SwapDrive>& drives,
+                          std::vector<std::string>& warnings) {
+  RateInputs rates;
+  rates.drive = combined_profile(drives);
+  try {
+    const LoadedMachineProfile loaded = load_machine_profile(machine_profile_path());
+    if (!loaded.warning.empty()) warnings.push_back(loaded.warning);
+    rates.machine = loaded.profile;
+  } catch (const UsageError&) {  // no place to keep them: nothing was measured
+  }
+  return rates;
+}
+
 std::uint64_t default_dram_bytes(int local_ranks) {
   const auto available = static_cast<double>(available_memory_bytes());
   return static_cast<std::uint64_t>(kDramShare * available / std::max(1, local_ranks));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/cli/placement_options.h"
+#include "launch/step_rates.h"
 #include "parallel/memory_plan.h"
 #include "parallel/trainer_options.h"
 #include "swap/device_profile.h"
@@ -31,6 +32,14 @@ std::vector<SwapDrive> examine_swap(const PlacementOptions& options,
 /// The rates of all drives together, for bytes that are spread over them in proportion to their
 /// speed. None when one of them was not measured, or there are none.
 std::optional<DeviceProfile> combined_profile(const std::vector<SwapDrive>& drives);
+
+/// Free bytes of all drives together. None when a directory is not on this machine, or there are
+/// none.
+std::optional<std::uint64_t> free_swap_bytes(const std::vector<SwapDrive>& drives);
+
+/// The saved figures of this machine and of these drives, for make_plan_report().
+/// @param warnings gets one line when they cannot be read
+RateInputs measured_rates(const std::vector<SwapDrive>& drives, std::vector<std::string>& warnings);
 
 /// What --dram means when it is not given: 0.8 of the memory this machine has left, shared by the
 /// ranks of the node.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <memory>
 
 #include <CLI/CLI.hpp>
@@ -81,29 +80,6 @@ RateOverrides overrides_of(const MachineOptions& machine) {
   return overrides;
 }
 
-/// Free bytes of all drives; none when a directory is not on this machine.
-std::optional<std::uint64_t> free_swap(const std::vector<SwapDrive>& drives) {
-  if (drives.empty()) return std::nullopt;
-  std::map<std::string, std::uint64_t> by_device;
-  for (const SwapDrive& drive : drives) {
-    if (!drive.facts) return std::nullopt;
-    by_device[device_key(*drive.facts)] = drive.facts->free_bytes;
-  }
-  std::uint64_t sum = 0;
-  for (const auto& [device, bytes] : by_device) sum += bytes;
-  return sum;
-}
-
-MachineProfile saved_machine(std::vector<std::string>& notes) {
-  try {
-    const LoadedMachineProfile loaded = load_machine_profile(machine_profile_path());
-    if (!loaded.warning.empty()) notes.push_back(loaded.warning);
-    return loaded.profile;
-  } catch (const UsageError&) {  // no place to keep it: nothing was measured
-    return {};
-  }
-}
-
 /// A plan may be for a machine that is not this one: where --dram or --swap were left open and this
 /// machine's own do not do, they become the smallest that do, and the plan says so.
 void open_budgets(const PlanOptions& options, PlanSubject& subject,
@@ -134,11 +110,6 @@ std::string joined(const PlacementRequest& placement) {
     text += (text.empty() ? "" : ",") + directory.path;
   }
   return text;
-}
-
-/// Whole MiB, so that the plan of the printed budget fits too.
-std::string size_flag(std::uint64_t bytes) {
-  return fmt::format("{}MiB", (bytes + (1 << 20) - 1) >> 20);
 }
 
 std::string place_flags(const Placement& place) {
@@ -197,12 +168,10 @@ int run_plan(const PlanOptions& options) {
   const std::vector<SwapDrive> drives = examine_swap(options.placement, notes);
   PlanSubject subject = subject_of(options, drives);
   open_budgets(options, subject, notes);
-  RateInputs rates;
-  rates.machine = saved_machine(notes);
-  rates.drive = combined_profile(drives);
+  RateInputs rates = measured_rates(drives, notes);
   rates.overrides = overrides_of(options.machine);
   PlanReport report = make_plan_report(subject, rates);
-  report.swap_free = free_swap(drives);
+  report.swap_free = free_swap_bytes(drives);
   report.endurance = options.machine.drive_endurance * kTera;
   report.notes = std::move(notes);
   try {

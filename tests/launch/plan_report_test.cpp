@@ -105,6 +105,12 @@ TEST(PlanReport, SmallestBudgetsWorkAndLessIsRefused) {
   EXPECT_THROW(make_plan_report(subject, known_machine()), UsageError);
 }
 
+TEST(PlanReport, PrintsSizesThatWorkWhenTheyAreUsed) {
+  EXPECT_EQ(size_flag(1), "1MiB");
+  EXPECT_EQ(size_flag(313ull << 20), "313MiB");
+  EXPECT_EQ(size_flag((313ull << 20) + 1), "314MiB");
+}
+
 TEST(PlanReport, SaysWhereEveryRateComesFrom) {
   const PlanSubject subject = subject_of("gpt-162m", 2);
   RateInputs rates = known_machine();
