@@ -14,6 +14,7 @@
 #include "launch/cli/command_line.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/train_options.h"
+#include "launch/plan_report.h"
 #include "launch/training.h"
 
 namespace strata::cli {
@@ -60,8 +61,8 @@ std::int64_t total_steps(const TrainOptions& options, const Dataset& dataset, in
 }
 
 TrainerOptions trainer_options(const TrainOptions& options, const Dataset& dataset,
-                               std::int64_t length, Runtime& runtime) {
-  const int ranks = runtime.communicator().size();
+                               std::int64_t length, int ranks,
+                               const std::vector<SwapDrive>& drives) {
   TrainerOptions result;
   result.shape = {.micro_batches = static_cast<int>(options.gradient_accumulation_steps),
                   .sequences = options.per_device_train_batch_size,
@@ -81,12 +82,35 @@ TrainerOptions trainer_options(const TrainOptions& options, const Dataset& datas
                 : options.clip == ClipChoice::kPrevious ? Clip::kPrevious
                                                         : Clip::kNone;
   result.max_grad_norm = options.max_grad_norm;
-  std::vector<std::string> warnings;
-  const std::vector<SwapDrive> drives = examine_swap(options.placement, warnings);
-  for (const std::string& warning : warnings) runtime.log().warn(warning);
   result.placement = make_placement(options.placement, local_rank().size, drives);
   result.io = make_io_options(options.placement, drives);
   return result;
+}
+
+std::vector<SwapDrive> drives_of(const TrainOptions& options, Log& log) {
+  std::vector<std::string> warnings;
+  std::vector<SwapDrive> drives = examine_swap(options.placement, warnings);
+  for (const std::string& warning : warnings) log.warn(warning);
+  return drives;
+}
+
+/// Prints the plan, and refuses one that the drives have no room for.
+void announce_plan(const TrainOptions& options, const ModelConfig& config,
+                   const TrainerOptions& trainer, const std::vector<SwapDrive>& drives,
+                   Runtime& runtime) {
+  const bool adamw = trainer.optimizer == OptimizerKind::kAdamW;
+  const PlanSubject subject{.name = options.model.string(),
+                            .config = config,
+                            .shape = trainer.shape,
+                            .state = {adamw || trainer.sgd.momentum > 0, adamw},
+                            .placement = trainer.placement,
+                            .ranks = runtime.communicator().size(),
+                            .ranks_per_node = local_rank().size};
+  std::vector<std::string> warnings;
+  const PlanReport report = make_plan_report(subject, measured_rates(drives, warnings));
+  check_swap_room(report.memory, trainer.placement, local_rank().size, drives);
+  for (const std::string& warning : warnings) runtime.log().warn(warning);
+  runtime.log(format_plan(report));
 }
 
 /// Everything of a run between its first and its last step.
@@ -98,8 +122,10 @@ class TrainRun {
         source_(load_pretrained(options.model)),
         data_(load_data(options, source_)),
         trace_(options.trace),
-        trainer_options_(trainer_options(options, data_.dataset,
-                                         sequence_length(options, source_.config()), runtime)),
+        drives_(drives_of(options, runtime.log())),
+        trainer_options_(announced(trainer_options(options, data_.dataset,
+                                                   sequence_length(options, source_.config()),
+                                                   runtime.communicator().size(), drives_))),
         trainer_(runtime.context(), source_.model(), trainer_options_, source_.source(), &trace_) {}
 
   int run() {
@@ -136,6 +162,10 @@ class TrainRun {
   }
 
  private:
+  TrainerOptions announced(TrainerOptions trainer) {
+    announce_plan(options_, source_.config(), trainer, drives_, runtime_);
+    return trainer;
+  }
   BatchShape shape() const {
     return {.sequences = trainer_options_.shape.sequences,
             .micro_batches = trainer_options_.shape.micro_batches,
@@ -183,6 +213,7 @@ class TrainRun {
   PretrainedModel source_;
   TrainingData data_;
   Trace trace_;
+  std::vector<SwapDrive> drives_;
   TrainerOptions trainer_options_;
   Trainer trainer_;
   double held_out_bigram_ = 0;

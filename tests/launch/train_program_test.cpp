@@ -1,0 +1,210 @@
+// `strata train` as its users meet it: whole processes, alone and under mpirun.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "core/model/config.h"
+#include "tests/support/run_program.h"
+
+namespace strata {
+namespace {
+
+namespace fs = std::filesystem;
+using test::ProgramResult;
+using test::read_file;
+using test::write_file;
+using Words = std::vector<std::string>;
+
+class TrainProgram : public testing::Test {
+ protected:
+  void SetUp() override {
+    ModelConfig config = preset("llama-26m");
+    config.hidden = 32;
+    config.layers = 2;
+    config.heads = 4;
+    config.kv_heads = 2;
+    config.head_size = 8;
+    config.intermediate = 64;
+    config.max_positions = 64;
+    write_file(directory_ / "shape.json", to_json(config));
+    const ProgramResult made = test::run_program(
+        {STRATA_PROGRAM, "init", "--config", path("shape.json"), "--out", path("model")});
+    ASSERT_EQ(made.exit_code, 0) << made.errors;
+    std::string text;
+    for (int i = 0; i < 400; ++i) text += "the quick brown fox jumps over the lazy dog. ";
+    write_file(directory_ / "text.txt", text);
+    fs::create_directory(directory_ / "swap");
+  }
+
+  std::string path(const std::string& name) const { return (directory_ / name).string(); }
+
+  /// The command with `more` flags and values, which replace those of the same name.
+  Words train(const Words& more) const {
+    std::vector<std::pair<std::string, std::string>> flags = {
+        {"--model", path("model")}, {"--data", path("text.txt")},
+        {"--out", path("out")},     {"--sequence_length", "32"},
+        {"--max_steps", "4"},       {"--per_device_train_batch_size", "2"},
+        {"--dram", "256MiB"}};
+    std::erase_if(flags,
+                  [&](const auto& flag) { return std::ranges::count(more, flag.first) > 0; });
+    Words words = {STRATA_PROGRAM, "train"};
+    for (const auto& [flag, value] : flags) words.insert(words.end(), {flag, value});
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  static Words on_ranks(int ranks, const Words& program) {
+    Words words = {"env",
+                   "OMPI_ALLOW_RUN_AS_ROOT=1",
+                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                   "OMPI_MCA_rmaps_base_oversubscribe=1",
+                   STRATA_MPIEXEC,
+                   "-n",
+                   std::to_string(ranks)};
+    words.insert(words.end(), program.begin(), program.end());
+    return words;
+  }
+
+  /// Exit code not 0, one message that names all `parts`, within two seconds, and nothing left
+  /// behind.
+  void expect_refused(const Words& command, const Words& parts) {
+    const auto begin = std::chrono::steady_clock::now();
+    const ProgramResult result = test::run_program(command);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+    EXPECT_NE(result.exit_code, 0) << result.output;
+    for (const std::string& part : parts) {
+      EXPECT_NE(result.errors.find(part), std::string::npos)
+          << "\"" << part << "\" is not in: " << result.errors;
+    }
+    EXPECT_FALSE(fs::exists(directory_ / "out")) << result.errors;
+    EXPECT_TRUE(fs::is_empty(directory_ / "swap"));
+  }
+
+  std::vector<nlohmann::json> metrics() const {
+    std::vector<nlohmann::json> lines;
+    std::ifstream file(path("out/metrics.jsonl"));
+    for (std::string line; std::getline(file, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
+  const ProgramResult result =
+      test::run_program(train({"--swap", path("swap"), "--residency", "none", "--learning-rate",
+                               "1e-2", "--trace", "--eval-steps", "2", "--max_steps", "20"}));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_NE(result.output.find("step 20/20 loss"), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("bigram"), std::string::npos);
+  const auto lines = metrics();
+  ASSERT_EQ(lines.size(), 20u);
+  EXPECT_LT(lines.back()["loss"], lines.front()["loss"]);
+  EXPECT_GT(lines.back()["swap_bytes_read"], 0);
+  EXPECT_TRUE(
+      nlohmann::json::parse(read_file(directory_ / "out/trace.json")).contains("traceEvents"));
+  EXPECT_TRUE(fs::is_empty(directory_ / "swap"));
+  const ProgramResult again = test::run_program(
+      {STRATA_PROGRAM, "train", "--model", path("out"), "--data", path("text.txt"), "--out",
+       path("more"), "--sequence_length", "32", "--max_steps", "1", "--dram", "256MiB"});
+  EXPECT_EQ(again.exit_code, 0) << again.errors;
+}
+
+TEST_F(TrainProgram, PlacementAndEngineDoNotChangeTheSavedModel) {
+  const auto saved = [&](const Words& more) {
+    const ProgramResult result = test::run_program(train(more));
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    const std::string bytes = read_file(directory_ / "out/model.safetensors");
+    fs::remove_all(directory_ / "out");
+    return bytes;
+  };
+  const std::string want = saved({});
+  EXPECT_EQ(saved({"--swap", path("swap"), "--residency", "none"}), want);
+  EXPECT_EQ(saved({"--swap", path("swap"), "--place", "gradients=swap", "--activations", "swap"}),
+            want);
+  EXPECT_EQ(saved({"--swap", path("swap"), "--residency", "none", "--io-engine", "threads"}), want);
+  EXPECT_EQ(saved({"--swap", path("swap") + "," + path("model"), "--residency", "none"}), want);
+}
+
+TEST_F(TrainProgram, TwoRanksUnderMpirunTrainThroughSwap) {
+  const ProgramResult result =
+      test::run_program(on_ranks(2, train({"--swap", path("swap"), "--residency", "none"})));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_EQ(metrics().size(), 4u);
+  EXPECT_EQ(metrics().back()["tokens"], 2 * 2 * 32);
+}
+
+TEST_F(TrainProgram, SaysWhatIsWrongWithTheFlags) {
+  expect_refused(train({"--max_stepz", "3"}), {"--max_stepz", "--max_steps"});
+  expect_refused(train({"--learning_rate", "fast"}), {"--learning_rate", "fast"});
+  expect_refused(train({"--data", path("nothing.txt")}), {"nothing.txt"});
+  expect_refused(train({"--sequence_length", "65"}), {"--sequence_length", "65", "64"});
+  expect_refused(train({"--train_batch_size", "7"}), {"--train_batch_size", "7", "= 2"});
+  expect_refused(train({"--update", "fused"}), {"--update fused", "--clip"});
+  expect_refused(train({"--swap", path("swap"), "--dram", "100KiB"}), {"--dram", "use --dram"});
+  expect_refused(train({"--swap", path("no-such-directory")}), {"no-such-directory"});
+  expect_refused(train({"--swap", path("text.txt")}), {"text.txt"});
+  fs::create_directory(directory_ / "full");
+  write_file(directory_ / "full/precious", "data");
+  expect_refused(train({"--out", path("full")}), {"full", "--overwrite"});
+  EXPECT_EQ(read_file(directory_ / "full/precious"), "data");
+}
+
+TEST_F(TrainProgram, SaysWhatIsWrongWithTheFiles) {
+  write_file(directory_ / "empty.txt", "");
+  expect_refused(train({"--data", path("empty.txt")}), {"no text"});
+  write_file(directory_ / "short.txt", "hello");
+  expect_refused(train({"--data", path("short.txt")}), {"sequence"});
+  const std::string weights = read_file(directory_ / "model/model.safetensors");
+  write_file(directory_ / "model/model.safetensors", weights.substr(0, weights.size() - 100));
+  expect_refused(train({}), {"model.safetensors"});
+  write_file(directory_ / "model/model.safetensors", weights);
+  const std::string config = read_file(directory_ / "model/config.json");
+  const auto with = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json changed = nlohmann::json::parse(config);
+    changed[key] = value;
+    write_file(directory_ / "model/config.json", changed.dump());
+  };
+  with("model_type", "mamba");
+  expect_refused(train({}), {"config.json", "mamba", "llama"});
+  with("hidden_act", "swish9");
+  expect_refused(train({}), {"config.json", "swish9"});
+  with("num_hidden_layers", 3);
+  expect_refused(train({}), {"layers.2"});
+  with("num_hidden_layers", 1);
+  expect_refused(train({}), {"layers.1"});
+  with("intermediate_size", 48);
+  expect_refused(train({}), {"model.safetensors", "48"});
+  with("vocab_size", 100);
+  expect_refused(train({}), {"100"});
+  fs::remove(directory_ / "model/config.json");
+  expect_refused(train({}), {"config.json"});
+}
+
+TEST_F(TrainProgram, AMistakeOnAllRanksIsToldOnce) {
+  const ProgramResult result =
+      test::run_program(on_ranks(2, train({"--data", path("nothing.txt")})));
+  EXPECT_NE(result.exit_code, 0);
+  const std::size_t first = result.errors.find("nothing.txt");
+  ASSERT_NE(first, std::string::npos) << result.errors;
+  EXPECT_EQ(result.errors.find("nothing.txt", first + 1), std::string::npos) << result.errors;
+}
+
+TEST_F(TrainProgram, ASignalFinishesTheStepAndSaves) {
+  Words command = train({"--max_steps", "100000", "--no_progress"});
+  std::string line;
+  for (const std::string& word : command) line += "'" + word + "' ";
+  const ProgramResult result =
+      test::run_program({"sh", "-c",
+                         line + " & child=$!; until [ -s " + path("out/metrics.jsonl") +
+                             " ]; do sleep 0.1; done; kill -USR1 $child; wait $child"});
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_NE(result.output.find("on request"), std::string::npos) << result.output;
+  EXPECT_TRUE(fs::exists(directory_ / "out/model.safetensors"));
+}
+
+}  // namespace
+}  // namespace strata
