@@ -142,7 +142,9 @@ void GradientPipeline::send(Open& open) {
   };
   if (open.numel == shard * shards_.size()) {
     const TensorView own = open.accumulator.flat(shards_.rank() * shard, shard);
-    shards_.reduce_scatter_sum(open.accumulator, own);
+    clock_.on_lane(lane, LaneTime::kCollective, TraceLane::kCollectives, "reduce-scatter",
+                   open.block, open.accumulator.bytes(),
+                   [&] { shards_.reduce_scatter_sum(open.accumulator, own); });
     hand_over(own, 0);
   } else {
     const std::int64_t end = open.begin + open.numel;
@@ -151,7 +153,8 @@ void GradientPipeline::send(Open& open) {
       const std::int64_t to = std::min(end, (owner + 1) * shard);
       if (from >= to) continue;
       const TensorView piece = open.accumulator.flat(from - open.begin, to - from);
-      shards_.reduce_sum(piece, piece, owner);
+      clock_.on_lane(lane, LaneTime::kCollective, TraceLane::kCollectives, "reduce", open.block,
+                     piece.bytes(), [&] { shards_.reduce_sum(piece, piece, owner); });
       if (owner == shards_.rank()) hand_over(piece, from - owner * shard);
     }
   }

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 
+#include "core/stream.h"
 #include "core/trace.h"
 
 namespace strata {
@@ -32,6 +34,20 @@ class LaneClock {
   }
   double seconds(LaneTime what) const {
     return seconds_[static_cast<std::size_t>(what)].load(std::memory_order_relaxed);
+  }
+
+  /// Accounts to `what`, and shows as one span of `row`, the work that `submit` puts on `lane`.
+  template <typename Submit>
+  void on_lane(Stream& lane, LaneTime what, TraceLane row, const char* name, int block,
+               std::uint64_t bytes, Submit&& submit) {
+    const auto begin_ns = std::make_shared<std::uint64_t>(0);
+    lane.enqueue([begin_ns] { *begin_ns = Trace::now_ns(); });
+    submit();
+    lane.enqueue([this, begin_ns, what, row, name, block, bytes] {
+      const std::uint64_t end_ns = Trace::now_ns();
+      add(what, 1e-9 * static_cast<double>(end_ns - *begin_ns));
+      trace_.add(row, name, *begin_ns, end_ns, block, bytes);
+    });
   }
 
   /// From construction to destruction: one span of `lane`, accounted to `what`.

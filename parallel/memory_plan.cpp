@@ -244,11 +244,12 @@ class Planner {
   }
 
   [[noreturn]] void refuse(std::uint64_t budget, std::uint64_t needed) const {
+    const std::uint64_t mebibytes = (needed + (1 << 20) - 1) >> 20;  // what is printed must work
     throw UsageError(fmt::format(
-        "--dram {} is too small for this plan: it needs {} per rank{}; use --dram {}, fewer or "
-        "shorter sequences per micro-batch, or more ranks",
-        format_bytes(budget), format_bytes(needed),
-        can_swap() ? "" : ", since without --swap everything must fit", format_bytes(needed)));
+        "--dram: {} is too small for this plan{}; use --dram {}MiB or more, fewer or shorter "
+        "sequences per micro-batch, or more ranks",
+        format_bytes(budget), can_swap() ? "" : ", since without --swap everything must fit",
+        mebibytes));
   }
 
   const MemoryPlanInput& in_;

@@ -205,7 +205,10 @@ void ParameterStreamer::submit_gather(Visit& visit) {
     } else {
       lane.wait(gathered.part_ready);
     }
-    if (shards_.size() > 1) shards_.all_gather(shard_of(gathered), gathered.flat);
+    if (shards_.size() == 1) continue;
+    clock_.on_lane(lane, LaneTime::kCollective, TraceLane::kCollectives, "all-gather",
+                   gathered.block, gathered.flat.bytes(),
+                   [&] { shards_.all_gather(shard_of(gathered), gathered.flat); });
   }
   if (any) visit.complete_ = lane.record();
 }

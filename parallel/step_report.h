@@ -13,7 +13,7 @@ struct StepReport {
   std::int64_t tokens = 0;   ///< that went through the model
   bool skipped = false;      ///< no update: gradients were not finite, or no label counted
   double seconds = 0;
-  std::uint64_t swap_bytes_read = 0;  ///< this rank's, since the last step's end
+  std::uint64_t swap_bytes_read = 0;  ///< this rank's, while the step ran
   std::uint64_t swap_bytes_written = 0;
   double cpu_seconds_forward = 0;  ///< of all threads of this process
   double cpu_seconds_backward = 0;

@@ -46,7 +46,7 @@ void report_times(const Totals& begin, const Totals& end, StepReport& report) {
   report.seconds_read_wait = lane(LaneTime::kReadWait);
   report.seconds_write_wait = lane(LaneTime::kWriteWait);
   report.seconds_update = lane(LaneTime::kUpdate);
-  report.seconds_collective = lane(LaneTime::kCollectiveWait);
+  report.seconds_collective = lane(LaneTime::kCollective);
 }
 
 /// The decision of a step whose norm need not be known: fused updates.

@@ -116,6 +116,11 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
     boundary_gradients.emplace_back(home, wanted.placement.compute,
                                     Shape{wanted.shape.tokens(), streamed.hidden_size()});
   }
+  if (engine && !engine->notice().empty()) context.log.warn(engine->notice());
+  if (wanted.placement.stage == 1) {
+    context.log.info(
+        "ZeRO stage 1 runs as stage 2: gradients are partitioned too, the bits are the same");
+  }
   agree_on_plan();
 }
 
