@@ -9,6 +9,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 launch/install-packages.sh
 
 options=()
-if command -v ccache > /dev/null; then options=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+if command -v ccache > /dev/null; then
+  options=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1  # so that other checkouts hit, too
+fi
 cmake --preset "$preset" "${options[@]}"
 cmake --build --preset "$preset" -j "$(nproc)" ${1:+--target "$@"}

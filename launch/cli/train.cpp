@@ -119,7 +119,7 @@ class TrainRun {
   TrainRun(Runtime& runtime, const TrainOptions& options)
       : runtime_(runtime),
         options_(options),
-        source_(load_pretrained(options.model)),
+        source_(checked(load_pretrained(options.model))),
         data_(load_data(options, source_)),
         trace_(options.trace),
         drives_(drives_of(options, runtime.log())),
@@ -162,6 +162,10 @@ class TrainRun {
   }
 
  private:
+  PretrainedModel checked(PretrainedModel source) const {
+    check_save_target(source.config(), options_.out, {.overwrite = options_.overwrite});
+    return source;
+  }
   TrainerOptions announced(TrainerOptions trainer) {
     announce_plan(options_, source_.config(), trainer, drives_, runtime_);
     return trainer;
