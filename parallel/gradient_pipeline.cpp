@@ -38,8 +38,8 @@ GradientPipeline::GradientPipeline(Device& device, Stream& compute, Communicator
       shared_(static_cast<std::size_t>(model.block_count())),
       assemblies_(shared_.size()),
       norms_(shared_.size()),
-      lane_(make_host_stream("gradients")),
-      spill_(make_host_stream("spill")) {
+      spill_(make_host_stream("spill")),
+      lane_(make_host_stream("gradients")) {
   for (int b = 0; b < model.block_count(); ++b) {
     if (!is_borrowed(model, b)) continue;
     shared_[static_cast<std::size_t>(b)] =

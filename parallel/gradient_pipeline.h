@@ -80,8 +80,8 @@ class GradientPipeline {
   std::vector<Buffer> shared_;       // by block: fp32 shard of a borrowed block, else empty
   std::vector<Lease> assemblies_;    // by block: where the shard is put together; the lane's own
   std::vector<GradientNorm> norms_;  // by block, likewise
-  std::unique_ptr<Stream> lane_;     // rounds
-  std::unique_ptr<Stream> spill_;    // waits for writes, gives staging memory back
+  std::unique_ptr<Stream> spill_;  // waits for writes, gives staging memory back
+  std::unique_ptr<Stream> lane_;   // rounds; ends first, since its work uses all of the above
 };
 
 }  // namespace strata
