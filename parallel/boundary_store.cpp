@@ -65,14 +65,14 @@ void BoundaryStore::begin(bool keep) {
 }
 
 int BoundaryStore::free_slot() {
-  const auto idle = [](const Slot& slot) { return !slot.taken && slot.written.ready(); };
-  auto found = std::ranges::find_if(slots_, idle);
+  auto found = std::ranges::find_if(slots_, &Slot::idle);
   if (found == slots_.end()) {
     found = std::ranges::find_if(slots_, [](const Slot& slot) { return !slot.taken; });
     expects(found != slots_.end(), "all boundary slots are in use");
     const LaneClock::Span span(*clock_, LaneTime::kWriteWait, TraceLane::kStep, "wait for boundary",
                                -1);
     found->written.wait();
+    found->last_use.wait();
   }
   return static_cast<int>(found - slots_.begin());
 }
@@ -97,8 +97,10 @@ void BoundaryStore::finish_output(int boundary, int micro_batch, Stream& compute
 TensorView BoundaryStore::input(int boundary, int micro_batch) {
   Place& home = place(boundary, micro_batch);
   if (swap_ != nullptr) {
-    if (home.slot < 0) read_ahead();
-    expects(home.slot >= 0, "a boundary is asked for out of order");
+    while (home.slot < 0) {
+      expects(unread_ > 0, "a boundary is asked for out of order");
+      read_next(free_slot());
+    }
     const LaneClock::Span span(*clock_, LaneTime::kReadWait, TraceLane::kStep, "wait for boundary",
                                boundary);
     home.ready.wait();
@@ -106,33 +108,38 @@ TensorView BoundaryStore::input(int boundary, int micro_batch) {
   return view(slots_[static_cast<std::size_t>(home.slot)].memory);
 }
 
-void BoundaryStore::drop(int boundary, int micro_batch) {
+void BoundaryStore::drop(int boundary, int micro_batch, Stream& compute) {
   if (swap_ == nullptr) return;
   Place& home = place(boundary, micro_batch);
   if (keep_ && boundary == shape_.boundaries - 1 && unread_ < 0) {
     // The turn: the backward phase begins, and reading back with it.
     unread_ = (shape_.boundaries - 1) * shape_.micro_batches;
   }
-  slots_[static_cast<std::size_t>(home.slot)].taken = false;
+  Slot& slot = slots_[static_cast<std::size_t>(home.slot)];
+  slot.taken = false;
+  slot.last_use = compute.record();
   home = {};
   if (unread_ >= 0) read_ahead();
 }
 
 void BoundaryStore::read_ahead() {
   while (unread_ > 0) {
-    const auto idle = [](const Slot& slot) { return !slot.taken && slot.written.ready(); };
-    const auto found = std::ranges::find_if(slots_, idle);
+    const auto found = std::ranges::find_if(slots_, &Slot::idle);
     if (found == slots_.end()) return;
-    // Descending boundaries, ascending micro-batches within one.
-    const int done = (shape_.boundaries - 1) * shape_.micro_batches - unread_;
-    const int boundary = shape_.boundaries - 2 - done / shape_.micro_batches;
-    const int micro_batch = done % shape_.micro_batches;
-    Place& home = place(boundary, micro_batch);
-    found->taken = true;
-    home.slot = static_cast<int>(found - slots_.begin());
-    home.ready = swap_->read(offset(boundary, micro_batch), found->memory);
-    --unread_;
+    read_next(static_cast<int>(found - slots_.begin()));
   }
+}
+
+/// Descending boundaries, ascending micro-batches within one.
+void BoundaryStore::read_next(int slot) {
+  const int done = (shape_.boundaries - 1) * shape_.micro_batches - unread_;
+  const int boundary = shape_.boundaries - 2 - done / shape_.micro_batches;
+  const int micro_batch = done % shape_.micro_batches;
+  Slot& home = slots_[static_cast<std::size_t>(slot)];
+  home.taken = true;
+  place(boundary, micro_batch) = {.slot = slot,
+                                  .ready = swap_->read(offset(boundary, micro_batch), home.memory)};
+  --unread_;
 }
 
 }  // namespace strata

@@ -46,13 +46,16 @@ class BoundaryStore {
   /// The output is complete on `compute`.
   void finish_output(int boundary, int micro_batch, Stream& compute);
   TensorView input(int boundary, int micro_batch);
-  void drop(int boundary, int micro_batch);
+  /// Nothing that is submitted to `compute` from now on uses the tensor.
+  void drop(int boundary, int micro_batch, Stream& compute);
 
  private:
   struct Slot {
     std::span<std::byte> memory;
     bool taken = false;
     Event written;
+    Event last_use;
+    bool idle() const { return !taken && written.ready() && last_use.ready(); }
   };
   /// Where the tensor of one boundary and micro-batch is.
   struct Place {
@@ -65,6 +68,7 @@ class BoundaryStore {
   TensorView view(std::span<std::byte> memory) const;
   int free_slot();
   void read_ahead();
+  void read_next(int slot);
 
   Shape shape_;
   std::vector<Slot> slots_;

@@ -229,7 +229,7 @@ void Trainer::State::run_forward(int limit) {
         const Value input = b == 0 ? Value() : graph.constant(boundaries.input(b - 1, i));
         const Value output =
             model.block(b).forward(graph, input, batch[static_cast<std::size_t>(i)]);
-        if (b > 0) boundaries.drop(b - 1, i);
+        if (b > 0) boundaries.drop(b - 1, i, *compute);
         context.device.copy(output.view(), boundaries.output(b, i), *compute);
         boundaries.finish_output(b, i, *compute);
       }

@@ -47,7 +47,7 @@ ConstTensorView TrainerVisit::output_gradient(int micro_batch) {
 void TrainerVisit::set_input_gradient(int micro_batch, ConstTensorView gradient) {
   const TensorView& home = state_.boundary_gradients.at(static_cast<std::size_t>(micro_batch));
   state_.context.device.copy(gradient, home, *state_.compute);
-  state_.boundaries.drop(block_ - 1, micro_batch);
+  state_.boundaries.drop(block_ - 1, micro_batch, *state_.compute);
 }
 
 TensorView TrainerVisit::begin_rows(Parameter parameter, std::int64_t row_begin,
@@ -60,7 +60,7 @@ void TrainerVisit::add_losses(ConstTensorView losses) {
   losses_.push_back(0.0);
   state_.context.device.ops().sum(losses, &losses_.back(), *state_.compute);
   if (!wants_gradients_) {
-    state_.boundaries.drop(block_ - 1, static_cast<int>(losses_.size()) - 1);
+    state_.boundaries.drop(block_ - 1, static_cast<int>(losses_.size()) - 1, *state_.compute);
   }
 }
 
