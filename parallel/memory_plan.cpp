@@ -258,6 +258,12 @@ class Planner {
   std::uint64_t left_ = 0;
 };
 
+/// Whether swap is used no matter how much memory there is.
+bool wants_swap(const PlacementRequest& placement) {
+  return !placement.residency || placement.activations == Place::kSwap ||
+         std::ranges::count(placement.sections, Place::kSwap) > 0;
+}
+
 }  // namespace
 
 std::size_t MemoryPlan::dram() const {
@@ -265,7 +271,15 @@ std::size_t MemoryPlan::dram() const {
          workspace + boundaries + boundary_gradients + batch + resident;
 }
 
-MemoryPlan make_memory_plan(const MemoryPlanInput& input) { return Planner(input).run(); }
+MemoryPlan make_memory_plan(const MemoryPlanInput& input) {
+  if (wants_swap(input.placement)) return Planner(input).run();
+  // What holds everything needs none of the buffers of a swap tier.
+  MemoryPlanInput whole = input;
+  whole.placement.swap.clear();
+  const bool fits =
+      !input.placement.dram_bytes || Planner(whole).smallest() <= *input.placement.dram_bytes;
+  return Planner(fits ? whole : input).run();
+}
 
 std::uint64_t smallest_dram(const MemoryPlanInput& input) { return Planner(input).smallest(); }
 
