@@ -129,6 +129,8 @@ Trainer::~Trainer() = default;
 
 StepReport Trainer::step(const Batch& input) {
   State& state = *state_;
+  expects(input.micro_batches.size() == static_cast<std::size_t>(state.options.shape.micro_batches),
+          "a step needs as many micro-batches as the trainer was made for");
   StepReport report;
   report.step = ++state.steps;
   report.learning_rate = state.options.schedule.at(state.updates_done);

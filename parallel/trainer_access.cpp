@@ -15,9 +15,10 @@ namespace {
 constexpr std::int64_t kStretch = 1 << 20;
 
 /// Calls visit(begin, numel) for stretches that cover a shard's elements [from, to), cut so that
-/// every section can be transferred.
+/// every section can be transferred. None if the range is empty or the wrong way round.
 template <typename Visitor>
 void for_stretches(std::int64_t from, std::int64_t to, Visitor&& visit) {
+  if (from >= to) return;
   for (std::int64_t begin = from / kShardAlignment * kShardAlignment; begin < to;) {
     const std::int64_t end =
         std::min(begin + kStretch, (to + kShardAlignment - 1) / kShardAlignment * kShardAlignment);
@@ -168,7 +169,7 @@ void Trainer::write(const std::string& name, std::span<const float> values) {
   const std::int64_t from = std::max<std::int64_t>(0, first - base);
   const std::int64_t to = std::min(block.shard_numel(), last - base);
   Masters masters(state.store, parameter->block);
-  for_stretches(from, std::max(from, to), [&](std::int64_t stretch, std::int64_t numel) {
+  for_stretches(from, to, [&](std::int64_t stretch, std::int64_t numel) {
     masters.fetch(stretch, numel);
     const Overlap part = overlap(base + stretch, numel, first, last);
     std::memcpy(masters.values().data() + part.in_stretch, values.data() + part.in_range,
