@@ -33,11 +33,14 @@ GradientPipeline::GradientPipeline(Device& device, Stream& compute, Communicator
       partition_(partition),
       store_(store),
       clock_(clock),
+      memory_(memory.data()),
       slots_(memory),
+      mirror_(device.is_host_accessible() ? Buffer() : allocate_host(memory.size())),
       staging_(staging),
       shared_(static_cast<std::size_t>(model.block_count())),
       assemblies_(shared_.size()),
       norms_(shared_.size()),
+      copy_(device.is_host_accessible() ? nullptr : device.make_stream()),
       spill_(make_host_stream("spill")),
       lane_(make_host_stream("gradients")) {
   for (int b = 0; b < model.block_count(); ++b) {
@@ -135,17 +138,12 @@ void GradientPipeline::send(Open& open) {
   const std::int64_t shard = partition_.block(open.block).shard_numel();
   Stream& lane = shards_.stream();
   lane.wait(compute_.record());
-  const auto hand_over = [&](TensorView piece, std::int64_t shard_begin) {
-    lane_->wait(lane.record());
-    lane_->enqueue(
-        [this, block = open.block, piece, shard_begin] { take_piece(block, piece, shard_begin); });
-  };
   if (open.numel == shard * shards_.size()) {
     const TensorView own = open.accumulator.flat(shards_.rank() * shard, shard);
     clock_.on_lane(lane, LaneTime::kCollective, TraceLane::kCollectives, "reduce-scatter",
                    open.block, open.accumulator.bytes(),
                    [&] { shards_.reduce_scatter_sum(open.accumulator, own); });
-    hand_over(own, 0);
+    hand_over(open.block, own, 0);
   } else {
     const std::int64_t end = open.begin + open.numel;
     for (int owner = 0; owner < shards_.size(); ++owner) {
@@ -155,11 +153,26 @@ void GradientPipeline::send(Open& open) {
       const TensorView piece = open.accumulator.flat(from - open.begin, to - from);
       clock_.on_lane(lane, LaneTime::kCollective, TraceLane::kCollectives, "reduce", open.block,
                      piece.bytes(), [&] { shards_.reduce_sum(piece, piece, owner); });
-      if (owner == shards_.rank()) hand_over(piece, from - owner * shard);
+      if (owner == shards_.rank()) hand_over(open.block, piece, from - owner * shard);
     }
   }
   slots_.release(open.slot, {lane.record(), lane_->record()});
   open = Open();
+}
+
+/// `piece` of memory_ is this rank's, once the collectives submitted so far are done.
+void GradientPipeline::hand_over(int block, TensorView piece, std::int64_t shard_begin) {
+  Event complete = shards_.stream().record();
+  if (copy_) {
+    const std::ptrdiff_t offset = static_cast<std::byte*>(piece.data()) - memory_;
+    const TensorView on_host(mirror_.data() + offset, piece.dtype(), piece.shape());
+    copy_->wait(complete);
+    device_.copy(piece, on_host, *copy_);
+    complete = copy_->record();
+    piece = on_host;
+  }
+  lane_->wait(complete);
+  lane_->enqueue([this, block, piece, shard_begin] { take_piece(block, piece, shard_begin); });
 }
 
 Lease& GradientPipeline::assembly(int block) {

@@ -62,6 +62,7 @@ class GradientPipeline {
   };
   Open open(int block, std::int64_t begin, std::int64_t numel);
   void send(Open& open);
+  void hand_over(int block, TensorView piece, std::int64_t shard_begin);
   void take_piece(int block, ConstTensorView piece, std::int64_t shard_begin);
   Lease& assembly(int block);
   void settle(int block);
@@ -73,15 +74,18 @@ class GradientPipeline {
   const Partition& partition_;
   ShardStore& store_;
   LaneClock& clock_;
+  std::byte* memory_;
   SlotArena slots_;
+  Buffer mirror_;  // host; where the host cannot reach the device: reduced pieces of memory_
   MemoryPool staging_;
   Open dense_;
   Open rows_;
   std::vector<Buffer> shared_;       // by block: fp32 shard of a borrowed block, else empty
   std::vector<Lease> assemblies_;    // by block: where the shard is put together; the lane's own
   std::vector<GradientNorm> norms_;  // by block, likewise
-  std::unique_ptr<Stream> spill_;  // waits for writes, gives staging memory back
-  std::unique_ptr<Stream> lane_;   // rounds; ends first, since its work uses all of the above
+  std::unique_ptr<Stream> copy_;     // device to mirror_; null where there is none
+  std::unique_ptr<Stream> spill_;    // waits for writes, gives staging memory back
+  std::unique_ptr<Stream> lane_;     // rounds; ends first, since its work uses all of the above
 };
 
 }  // namespace strata

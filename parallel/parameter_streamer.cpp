@@ -147,7 +147,15 @@ bool ParameterStreamer::place(Visit& visit) {
     if (!slot) return false;
     visit.slot_ = std::move(*slot);
   }
-  if (copy_) visit.staging_ = staging_.allocate(staging_bytes).value();
+  if (copy_) {
+    // Its gaps may be too narrow although the sum of them is not: then the visit comes later.
+    std::optional<Slot> staging = staging_.allocate(staging_bytes);
+    if (!staging) {
+      if (!options_.keep_gathered) slots_.release(visit.slot_, visit.slot_.free);
+      return false;
+    }
+    visit.staging_ = std::move(*staging);
+  }
   std::byte* device_memory = visit.slot_.memory.data();
   std::byte* host_memory = visit.staging_.memory.data();
   for (Visit::Gathered& gathered : visit.gathered_) {
@@ -244,7 +252,7 @@ void ParameterStreamer::update_now(Visit& visit,
   job.sections_stored = stored_[static_cast<std::size_t>(block)];
   if (own != visit.gathered_.end()) {
     job.weights = own->host_part;
-    job.weights_loaded = true;
+    job.weights_loaded = !(copy_ && own->kept);  // kept weights are on the device only
   }
   const ShardUpdater::Submitted submitted = updater_.submit(job);
   stored_[static_cast<std::size_t>(block)] = submitted.stored;

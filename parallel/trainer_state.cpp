@@ -91,6 +91,9 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
       host_memory(allocate_host(total({memory.chunk_pool, memory.gradient_staging}))),
       boundary_memory(memory.boundaries_on_swap ? allocate_host(memory.boundaries)
                                                 : given.device.allocate(memory.boundaries)),
+      boundary_landing(memory.boundaries_on_swap && !given.device.is_host_accessible()
+                           ? given.device.allocate(memory.boundary_gradients)
+                           : Buffer()),
       workspace(given.device.allocate(memory.workspace)),
       engine(memory.swap() > 0 ? wanted.make_engine(wanted.io) : nullptr),
       boundary_swap(memory.boundaries_on_swap ? make_swap(memory.swap_boundaries) : nullptr),
@@ -216,6 +219,16 @@ void Trainer::State::check_ids(const MicroBatch& micro_batch) const {
   }
 }
 
+TensorView Trainer::State::boundary_input(int boundary, int micro_batch) {
+  const TensorView home = boundaries.input(boundary, micro_batch);
+  if (boundary_landing.bytes() == 0) return home;
+  const std::size_t offset =
+      boundary_shape().tensor_bytes() * static_cast<std::size_t>(micro_batch);
+  const TensorView landing(boundary_landing.data() + offset, home.dtype(), home.shape());
+  context.device.copy(home, landing, *compute);
+  return landing;
+}
+
 void Trainer::State::run_forward(int limit) {
   for (int index = 0; index < plan.turn(); ++index) {
     Visit& visit = streamer.acquire(index, limit);
@@ -226,7 +239,7 @@ void Trainer::State::run_forward(int limit) {
       for (int i = 0; i < micro_batches(); ++i) {
         Graph graph(context.device.ops(), *compute, workspace, parameters,
                     options.placement.compute, false);
-        const Value input = b == 0 ? Value() : graph.constant(boundaries.input(b - 1, i));
+        const Value input = b == 0 ? Value() : graph.constant(boundary_input(b - 1, i));
         const Value output =
             model.block(b).forward(graph, input, batch[static_cast<std::size_t>(i)]);
         if (b > 0) boundaries.drop(b - 1, i, *compute);

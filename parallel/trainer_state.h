@@ -31,6 +31,7 @@ struct Trainer::State {
   Buffer device_memory;  // gathered blocks, gradient accumulators, boundary gradients, batch
   Buffer host_memory;    // chunk pool, gradient staging
   Buffer boundary_memory;
+  Buffer boundary_landing;  // boundaries that come from host memory on a device apart from it
   Workspace workspace;
 
   // Tiers and lanes.
@@ -55,6 +56,8 @@ struct Trainer::State {
 
   void load_batch(const Batch& input);
   int micro_batches() const noexcept { return static_cast<int>(batch.size()); }
+  /// boundaries.input(), on the device.
+  TensorView boundary_input(int boundary, int micro_batch);
   /// Visits of all blocks but the last, on the loaded batch.
   void run_forward(int limit);
   MemoryPlanInput plan_input() const;

@@ -36,7 +36,7 @@ Graph TrainerVisit::make_graph(bool recording) {
 }
 
 TensorView TrainerVisit::input(int micro_batch) {
-  return block_ == 0 ? TensorView() : state_.boundaries.input(block_ - 1, micro_batch);
+  return block_ == 0 ? TensorView() : state_.boundary_input(block_ - 1, micro_batch);
 }
 
 ConstTensorView TrainerVisit::output_gradient(int micro_batch) {

@@ -78,6 +78,28 @@ void stream_everything(TrainerOptions& options, const std::string& directory) {
   options.placement.residency = false;
 }
 
+TrainingResult train_rank(const Context& context, const Model& model, const TrainerOptions& options,
+                          int steps) {
+  const Communicator& world = context.communicator;
+  Trainer trainer(context, model, options, random_parameters(17));
+  TrainingResult result;
+  for (int step = 0; step < steps; ++step) {
+    const StepReport report = trainer.step(
+        tiny_batch(options.shape, model.vocabulary_size(), step, world.rank(), world.size()));
+    result.losses.push_back(report.loss);
+    result.norms.push_back(report.gradient_norm);
+    result.reports.push_back(report);
+  }
+  for (int b = 0; b < model.block_count(); ++b) {
+    for (const auto& spec : model.block(b).parameters()) {
+      result.parameters[spec->name] = trainer.read(spec->name);
+    }
+  }
+  result.plan = trainer.memory_plan();
+  result.predicted = trainer.predicted_traffic();
+  return result;
+}
+
 TrainingResult train(const ModelConfig& config, const TrainerOptions& options, int steps,
                      int ranks) {
   TrainingResult result;
@@ -85,22 +107,7 @@ TrainingResult train(const ModelConfig& config, const TrainerOptions& options, i
   run_on_threads(ranks, [&](Communicator& communicator) {
     const std::unique_ptr<Device> device = make_cpu_device(1);
     Log log(1);
-    Trainer trainer({*device, communicator, log}, model, options, random_parameters(17));
-    TrainingResult own;
-    for (int step = 0; step < steps; ++step) {
-      const StepReport report = trainer.step(
-          tiny_batch(options.shape, config.vocab_size, step, communicator.rank(), ranks));
-      own.losses.push_back(report.loss);
-      own.norms.push_back(report.gradient_norm);
-      own.reports.push_back(report);
-    }
-    for (int b = 0; b < model.block_count(); ++b) {
-      for (const auto& spec : model.block(b).parameters()) {
-        own.parameters[spec->name] = trainer.read(spec->name);
-      }
-    }
-    own.plan = trainer.memory_plan();
-    own.predicted = trainer.predicted_traffic();
+    TrainingResult own = train_rank({*device, communicator, log}, model, options, steps);
     if (communicator.rank() == 0) result = std::move(own);
   });
   return result;

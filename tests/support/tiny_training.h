@@ -33,7 +33,10 @@ TrainerOptions tiny_options(Dtype compute = Dtype::kF32);
 /// Everything through swap in `directory`.
 void stream_everything(TrainerOptions& options, const std::string& directory);
 
-/// Trains `steps` steps on `ranks` threads; the result is rank 0's.
+/// Trains `steps` steps as one rank; collective.
+TrainingResult train_rank(const Context& context, const Model& model, const TrainerOptions& options,
+                          int steps);
+/// The same on `ranks` threads with a CPU each; the result is rank 0's.
 TrainingResult train(const ModelConfig& config, const TrainerOptions& options, int steps,
                      int ranks = 1);
 
