@@ -115,8 +115,10 @@ TEST(MemoryPlan, TheSmallestBudgetWorksAndABitLessIsRefusedWithIt) {
   for (Case& one : cases()) {
     const std::uint64_t least = smallest_dram(one.input());
     EXPECT_LE(one.with(least).dram(), least);
-    test::expect_message<UsageError>([&] { one.with(least - 1); },
-                                     {"--dram ", "too small", "use --dram "});
+    const std::string sufficient = std::to_string((least + (1 << 20) - 1) >> 20);
+    test::expect_message<UsageError>(
+        [&] { one.with(least - 1); },
+        {"--dram: ", "too small", "use --dram " + sufficient + "MiB or more"});
     one.placement.sections[static_cast<std::size_t>(Section::kHi)] = Place::kDram;
     const std::uint64_t with_hi = smallest_dram(one.input());
     EXPECT_GT(with_hi, least);
@@ -127,7 +129,7 @@ TEST(MemoryPlan, TheSmallestBudgetWorksAndABitLessIsRefusedWithIt) {
     EXPECT_GT(everything, with_hi);
     EXPECT_EQ(one.with(everything).swap(), 0u);
     test::expect_message<UsageError>([&] { one.with(everything - 1); },
-                                     {"--dram ", "without --swap everything must fit"});
+                                     {"--dram: ", "without --swap everything must fit"});
   }
 }
 
