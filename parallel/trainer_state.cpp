@@ -119,7 +119,7 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
     boundary_gradients.emplace_back(home, wanted.placement.compute,
                                     Shape{wanted.shape.tokens(), streamed.hidden_size()});
   }
-  if (engine && !engine->notice().empty()) context.log.warn(engine->notice());
+  register_transfers();
   if (wanted.placement.stage == 1) {
     context.log.info(
         "ZeRO stage 1 runs as stage 2: gradients are partitioned too, the bits are the same");
@@ -157,6 +157,17 @@ BoundaryStore Trainer::State::make_boundaries() {
   const std::span<std::byte> home{boundary_memory.data(), boundary_memory.bytes()};
   if (!memory.boundaries_on_swap) return BoundaryStore(boundary_shape(), home);
   return BoundaryStore(boundary_shape(), home, memory.boundary_slots, *boundary_swap, clock);
+}
+
+void Trainer::State::register_transfers() {
+  if (!engine) return;
+  const auto pin = [&](const Buffer& buffer) {
+    if (buffer.bytes() > 0) engine->register_memory({buffer.data(), buffer.bytes()});
+  };
+  pin(host_memory);
+  if (context.device.is_host_accessible()) pin(device_memory);
+  if (memory.boundaries_on_swap) pin(boundary_memory);
+  if (!engine->notice().empty()) context.log.warn(engine->notice());
 }
 
 void Trainer::State::agree_on_plan() {

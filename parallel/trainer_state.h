@@ -69,6 +69,8 @@ struct Trainer::State {
   BoundaryStore::Shape boundary_shape() const;
   BoundaryStore make_boundaries();
   void agree_on_plan();
+  /// Pins the memory that most transfers use, where the system allows it.
+  void register_transfers();
   void check_ids(const MicroBatch& micro_batch) const;
 };
 
