@@ -62,7 +62,7 @@ TEST_F(MeasuringProgram, PlansADirectoryFromConfigJsonAlone) {
   EXPECT_EQ(json["job"]["sequence_length"], 128);
   EXPECT_EQ(json["job"]["blocks"], 4);
   EXPECT_EQ(json["bytes_of_rank"]["swap"], 0) << "a small model needs no swap";
-  expect_refused({"plan", "--model", directory_.path(), "--dram", "100KiB"}, "--dram 100 KiB");
+  expect_refused({"plan", "--model", directory_.path(), "--dram", "100KiB"}, "--dram: 100 KiB");
 }
 
 TEST_F(MeasuringProgram, PlansATrillionParametersOnAnyMachine) {
