@@ -171,11 +171,14 @@ void Trainer::State::register_transfers() {
 }
 
 void Trainer::State::agree_on_plan() {
-  // Two halves, since a double holds 53 bits exactly.
-  for (const int shift : {0, 32}) {
-    const auto half = static_cast<double>((plan.hash() >> shift) & 0xffffffffu);
-    const double largest = context.communicator.max(half);
-    const double smallest = -context.communicator.max(-half);
+  // A double holds 53 bits exactly.
+  const std::uint64_t hash = plan.hash();
+  for (const std::uint64_t fact :
+       {hash & 0xffffffffu, hash >> 32, static_cast<std::uint64_t>(options.placement.compute),
+        static_cast<std::uint64_t>(options.placement.stage)}) {
+    const auto own = static_cast<double>(fact);
+    const double largest = context.communicator.max(own);
+    const double smallest = -context.communicator.max(-own);
     if (largest != smallest) {
       throw UsageError("the ranks were started with different models or options");
     }

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "tests/support/messages.h"
 #include "tests/support/run_on_threads.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_training.h"
@@ -244,6 +245,34 @@ std::vector<Setting> settings() {
 }
 INSTANTIATE_TEST_SUITE_P(All, TrainerStep, testing::ValuesIn(settings()),
                          [](const auto& setting) { return setting.param.name; });
+
+TEST(TrainerRanks, RefuseToTrainTogetherWithDifferentModelsOrOptions) {
+  const auto train_apart_on_rank_one = [](const auto& change) {
+    test::run_on_threads(2, [&](Communicator& world) {
+      ModelConfig config = test::tiny_llama();
+      TrainerOptions options = tiny_options();
+      if (world.rank() == 1) change(config, options);
+      const Model model = make_transformer(config);
+      Rank rank(world, model, options);
+    });
+  };
+  const auto is_refused = [&](const auto& change) {
+    test::expect_message<UsageError>([&] { train_apart_on_rank_one(change); },
+                                     {"the ranks were started with different"});
+  };
+  is_refused([](ModelConfig& config, TrainerOptions&) { config.intermediate = 128; });
+  is_refused(
+      [](ModelConfig&, TrainerOptions& options) { options.placement.compute = Dtype::kBf16; });
+  is_refused([](ModelConfig&, TrainerOptions& options) { options.placement.stage = 2; });
+  is_refused([](ModelConfig&, TrainerOptions& options) { options.placement.stage = 0; });
+  is_refused([](ModelConfig&, TrainerOptions& options) {
+    options.clip = Clip::kNone;
+    options.placement.update = UpdateTiming::kFused;
+  });
+  train_apart_on_rank_one([](ModelConfig&, TrainerOptions& options) {
+    options.shape.micro_batches = 3;  // is each rank's own business
+  });
+}
 
 TEST(TrainerStages, AllGiveTheSameBitsOnThreeRanksWithEitherOptimizer) {
   const test::TemporaryDirectory directory;
