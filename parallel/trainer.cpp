@@ -49,6 +49,21 @@ void report_times(const Totals& begin, const Totals& end, StepReport& report) {
   report.seconds_collective = lane(LaneTime::kCollective);
 }
 
+/// Ends the compute lane's work before an exception leaves the call that owns its operands.
+class GivingUp {
+ public:
+  explicit GivingUp(Trainer::State& state) : state_(state) {}
+  GivingUp(const GivingUp&) = delete;
+  GivingUp& operator=(const GivingUp&) = delete;
+  ~GivingUp() {
+    if (std::uncaught_exceptions() > before_) state_.give_up();
+  }
+
+ private:
+  Trainer::State& state_;
+  int before_ = std::uncaught_exceptions();
+};
+
 /// The decision of a step whose norm need not be known: fused updates.
 std::shared_ptr<StepDecision> decide_early(const Trainer::State& state) {
   auto decision = std::make_shared<StepDecision>();
@@ -146,6 +161,7 @@ StepReport Trainer::step(const Batch& input) {
   }
 
   state.load_batch(input);
+  const GivingUp on_failure(state);
   state.boundaries.begin(true);
   const bool lazy = state.options.placement.update == UpdateTiming::kLazy;
   if (lazy) state.open_decision = std::make_shared<StepDecision>();
@@ -186,6 +202,7 @@ EvaluationReport Trainer::evaluate(const Batch& input) {
   EvaluationReport report;
   report.labels = world.sum(static_cast<double>(input.counted_labels()));
   state.load_batch(input);
+  const GivingUp on_failure(state);
   state.boundaries.begin(false);
   const int limit = state.plan.turn() + 1;
   state.run_forward(limit);

@@ -124,6 +124,7 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
     context.log.info(
         "ZeRO stage 1 runs as stage 2: gradients are partitioned too, the bits are the same");
   }
+  losses.reserve(boundary_gradients.size());
   agree_on_plan();
 }
 
@@ -132,10 +133,18 @@ Trainer::State::~State() {
   if (open_decision) {
     open_decision->known.fail(std::make_exception_ptr(Error("the step was given up")));
   }
-  if (std::uncaught_exceptions() > 0) shards.abandon();
+  if (std::uncaught_exceptions() > 0) give_up();
   try {
     shards.stream().synchronize();
   } catch (const std::exception&) {  // its cause has been thrown where it was waited for
+  }
+}
+
+void Trainer::State::give_up() noexcept {
+  shards.abandon();
+  try {
+    compute->synchronize();
+  } catch (const std::exception&) {  // likewise
   }
 }
 
@@ -191,22 +200,17 @@ void Trainer::State::load_batch(const Batch& input) {
     throw UsageError(fmt::format("the batch has {} micro-batches; the trainer was made for {}",
                                  input.micro_batches.size(), shape.micro_batches));
   }
+  for (const MicroBatch& micro_batch : input.micro_batches) check(micro_batch);
   batch.clear();
   std::byte* home = device_piece(DevicePiece::kBatch).data();
   const auto load = [&](const std::vector<std::int32_t>& values) {
     const ConstTensorView from(values.data(), Dtype::kI32, {shape.tokens()});
     const TensorView to(home, Dtype::kI32, from.shape());
-    expects(static_cast<std::int64_t>(values.size()) == shape.tokens(),
-            "a micro-batch has another shape than the trainer was made for");
     context.device.copy(from, to, *compute);
     home += to.bytes();
     return to;
   };
   for (const MicroBatch& micro_batch : input.micro_batches) {
-    expects(micro_batch.sequences == shape.sequences &&
-                micro_batch.tokens_per_sequence == shape.sequence_length,
-            "a micro-batch has another shape than the trainer was made for");
-    check_ids(micro_batch);
     DeviceBatch loaded{.ids = load(micro_batch.ids),
                        .labels = load(micro_batch.labels),
                        .positions = load(micro_batch.positions),
@@ -218,7 +222,16 @@ void Trainer::State::load_batch(const Batch& input) {
   }
 }
 
-void Trainer::State::check_ids(const MicroBatch& micro_batch) const {
+void Trainer::State::check(const MicroBatch& micro_batch) const {
+  const StepShape& shape = options.shape;
+  const auto holds = [&](const std::vector<std::int32_t>& values) {
+    return static_cast<std::int64_t>(values.size()) == shape.tokens();
+  };
+  expects(micro_batch.sequences == shape.sequences &&
+              micro_batch.tokens_per_sequence == shape.sequence_length && holds(micro_batch.ids) &&
+              holds(micro_batch.labels) && holds(micro_batch.positions) &&
+              (micro_batch.first_key.empty() || holds(micro_batch.first_key)),
+          "a micro-batch has another shape than the trainer was made for");
   const std::int64_t vocabulary = model.vocabulary_size();
   for (const std::int32_t id : micro_batch.ids) {
     if (id < 0 || id >= vocabulary) {

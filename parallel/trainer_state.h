@@ -47,6 +47,7 @@ struct Trainer::State {
   // What a run is at.
   std::vector<DeviceBatch> batch;              // by micro-batch, views into device_memory
   std::vector<TensorView> boundary_gradients;  // by micro-batch
+  std::vector<double> losses;  // sums by micro-batch; the compute lane writes them, they never move
   std::int64_t steps = 0;
   std::int64_t updates_done = 0;
   double last_norm = 0;
@@ -55,6 +56,8 @@ struct Trainer::State {
   std::function<void(const StepReport&)> callback;
 
   void load_batch(const Batch& input);
+  /// After an exception: returns when the compute lane uses nothing of the caller's any more.
+  void give_up() noexcept;
   int micro_batches() const noexcept { return static_cast<int>(batch.size()); }
   /// boundaries.input(), on the device.
   TensorView boundary_input(int boundary, int micro_batch);
@@ -71,7 +74,7 @@ struct Trainer::State {
   void agree_on_plan();
   /// Pins the memory that most transfers use, where the system allows it.
   void register_transfers();
-  void check_ids(const MicroBatch& micro_batch) const;
+  void check(const MicroBatch& micro_batch) const;
 };
 
 }  // namespace strata

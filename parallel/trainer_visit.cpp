@@ -23,7 +23,7 @@ TrainerVisit::TrainerVisit(Trainer::State& state, const Visit& visit, TensorView
       wants_gradients_(wants_gradients),
       loss_scale_(loss_scale),
       parameters_(visit, state.partition, dense_gradient) {
-  losses_.reserve(state.batch.size());  // add_losses() hands out addresses
+  state.losses.clear();
 }
 
 const DeviceBatch& TrainerVisit::batch(int micro_batch) const {
@@ -56,17 +56,18 @@ TensorView TrainerVisit::begin_rows(Parameter parameter, std::int64_t row_begin,
 }
 
 void TrainerVisit::add_losses(ConstTensorView losses) {
-  expects(losses_.size() < losses_.capacity(), "losses were added twice for a micro-batch");
-  losses_.push_back(0.0);
-  state_.context.device.ops().sum(losses, &losses_.back(), *state_.compute);
+  std::vector<double>& sums = state_.losses;
+  expects(sums.size() < state_.batch.size(), "losses were added twice for a micro-batch");
+  sums.push_back(0.0);
+  state_.context.device.ops().sum(losses, &sums.back(), *state_.compute);
   if (!wants_gradients_) {
-    state_.boundaries.drop(block_ - 1, static_cast<int>(losses_.size()) - 1, *state_.compute);
+    state_.boundaries.drop(block_ - 1, static_cast<int>(sums.size()) - 1, *state_.compute);
   }
 }
 
 double TrainerVisit::loss_sum() {
   state_.compute->synchronize();
-  return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+  return std::accumulate(state_.losses.begin(), state_.losses.end(), 0.0);
 }
 
 }  // namespace strata

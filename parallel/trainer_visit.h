@@ -49,7 +49,6 @@ class TrainerVisit final : public BackwardVisit {
   bool wants_gradients_;
   float loss_scale_;
   VisitParameters parameters_;
-  std::vector<double> losses_;
 };
 
 }  // namespace strata

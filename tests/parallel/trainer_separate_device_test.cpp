@@ -3,6 +3,8 @@
 
 #include "core/error.h"
 #include "core/ops.h"
+#include "tests/support/decorated_engine.h"
+#include "tests/support/faulty_io_engine.h"
 #include "tests/support/run_on_threads.h"
 #include "tests/support/separate_device.h"
 #include "tests/support/temporary_directory.h"
@@ -108,6 +110,17 @@ TEST_P(TrainerOnSeparateDevice, ABlockLargerThanTheOthersFindsRoomInTheStagingMe
   for (const int depth : {0, 1, 2, 5}) {
     options.placement.prefetch_depth = depth;
     expect_same_bits(train_apart(config, options, 2), want);
+  }
+}
+
+TEST_P(TrainerOnSeparateDevice, AFailedTransferEndsTheRunWithItsCause) {
+  TrainerOptions options = streamed();
+  options.placement.sections[static_cast<std::size_t>(Section::kGradient)] = Place::kSwap;
+  options.placement.activations = Place::kSwap;
+  for (std::int64_t number = 0; number < 200; number += 9) {
+    options.make_engine = test::decorate<test::FaultyIoEngine>(
+        test::FaultyIoEngine::Fault{.request = number, .system_error = EIO});
+    EXPECT_THROW(train_apart(test::tiny_llama(), options, 3), IoError) << number;
   }
 }
 
