@@ -29,15 +29,6 @@ std::size_t largest_visit(const Plan& plan, Dtype compute, Numel&& numel) {
   return largest;
 }
 
-/// Host bytes of the largest visit's shards, for every visit that may be under way.
-Buffer staging_buffer(const Device& device, const Partition& partition, const Plan& plan,
-                      const StreamerOptions& options) {
-  if (device.is_host_accessible()) return {};
-  const std::size_t one =
-      largest_visit(plan, options.compute, [&](int b) { return partition.block(b).shard_numel(); });
-  return allocate_host(one * static_cast<std::size_t>(options.prefetch_depth + 1));
-}
-
 }  // namespace
 
 ConstTensorView Visit::weight(Parameter parameter) const {
@@ -52,6 +43,14 @@ std::size_t ParameterStreamer::largest_visit_bytes(const Partition& partition, c
   return largest_visit(plan, compute, [&](int b) { return partition.block(b).numel(); });
 }
 
+std::size_t ParameterStreamer::staging_bytes(const StreamerOptions& options, const Device& device,
+                                             const Partition& partition, const Plan& plan) {
+  if (device.is_host_accessible()) return 0;
+  const std::size_t one =
+      largest_visit(plan, options.compute, [&](int b) { return partition.block(b).shard_numel(); });
+  return one * static_cast<std::size_t>(options.prefetch_depth + 1);
+}
+
 std::size_t ParameterStreamer::all_blocks_bytes(const Partition& partition, Dtype compute) {
   std::size_t bytes = 0;
   for (int b = 0; b < partition.block_count(); ++b) {
@@ -63,7 +62,8 @@ std::size_t ParameterStreamer::all_blocks_bytes(const Partition& partition, Dtyp
 ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& device,
                                      Communicator& shards, const Partition& partition,
                                      const Plan& plan, ShardUpdater& updater,
-                                     std::span<std::byte> memory, LaneClock& clock)
+                                     std::span<std::byte> memory, std::span<std::byte> staging,
+                                     LaneClock& clock)
     : options_(options),
       device_(device),
       shards_(shards),
@@ -72,8 +72,7 @@ ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& dev
       updater_(updater),
       clock_(clock),
       slots_(memory),
-      staging_memory_(staging_buffer(device, partition, plan, options)),
-      staging_({staging_memory_.data(), staging_memory_.bytes()}),
+      staging_(staging),
       kept_complete_(static_cast<std::size_t>(partition.block_count()), false),
       pending_(kept_complete_.size()),
       stored_(kept_complete_.size()),

@@ -60,15 +60,20 @@ class ParameterStreamer {
   /// @param shards the ranks that a block is cut into
   /// @param memory of the device, for gathered blocks: largest_visit_bytes() at least, or
   /// all_blocks_bytes() with keep_gathered
+  /// @param staging of the host, staging_bytes(); outlives `updater`, whose jobs write to it
   ParameterStreamer(const StreamerOptions& options, Device& device, Communicator& shards,
                     const Partition& partition, const Plan& plan, ShardUpdater& updater,
-                    std::span<std::byte> memory, LaneClock& clock);
+                    std::span<std::byte> memory, std::span<std::byte> staging, LaneClock& clock);
 
   /// Bytes of gathered weights of the largest visit: the least a streamer can work with.
   static std::size_t largest_visit_bytes(const Partition& partition, const Plan& plan,
                                          Dtype compute);
   /// Bytes of all blocks: what keep_gathered needs.
   static std::size_t all_blocks_bytes(const Partition& partition, Dtype compute);
+
+  /// Shards of all visits under way, on their way to a device that the host cannot reach; else 0.
+  static std::size_t staging_bytes(const StreamerOptions& options, const Device& device,
+                                   const Partition& partition, const Plan& plan);
 
   /// Blocks until visit `index` is complete. `limit`: visits before it, counted on through the end
   /// of the plan, are certain to be acquired after this one, so their reads may start.
@@ -103,7 +108,6 @@ class ParameterStreamer {
   ShardUpdater& updater_;
   LaneClock& clock_;
   SlotArena slots_;
-  Buffer staging_memory_;  // host; only where the host cannot reach the device
   SlotArena staging_;
   std::vector<TensorView> kept_;                              // keep_gathered: by block
   std::vector<bool> kept_complete_;                           // by block

@@ -72,6 +72,12 @@ std::span<std::byte> Trainer::State::device_piece(DevicePiece which) const {
                static_cast<std::size_t>(which));
 }
 
+StreamerOptions Trainer::State::streamer_options() const {
+  return {.prefetch_depth = memory.prefetch_depth,
+          .keep_gathered = memory.keep_gathered,
+          .compute = options.placement.compute};
+}
+
 Trainer::State::State(const Context& given, const Model& streamed, const TrainerOptions& wanted,
                       Trace* trace)
     : context(given),
@@ -89,6 +95,8 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
       device_memory(given.device.allocate(total(
           {memory.gathered, memory.gradient_buffers, memory.boundary_gradients, memory.batch}))),
       host_memory(allocate_host(total({memory.chunk_pool, memory.gradient_staging}))),
+      weight_staging(allocate_host(
+          ParameterStreamer::staging_bytes(streamer_options(), given.device, partition, plan))),
       boundary_memory(memory.boundaries_on_swap ? allocate_host(memory.boundaries)
                                                 : given.device.allocate(memory.boundaries)),
       boundary_landing(memory.boundaries_on_swap && !given.device.is_host_accessible()
@@ -103,11 +111,9 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
       updater(partition, shards.rank(), wanted.placement.compute, *rule, store,
               piece(host_memory, {memory.chunk_pool, memory.gradient_staging}, 0),
               wanted.update_threads, clock),
-      streamer({.prefetch_depth = memory.prefetch_depth,
-                .keep_gathered = memory.keep_gathered,
-                .compute = wanted.placement.compute},
-               given.device, shards, partition, plan, updater, device_piece(DevicePiece::kGathered),
-               clock),
+      streamer(streamer_options(), given.device, shards, partition, plan, updater,
+               device_piece(DevicePiece::kGathered),
+               {weight_staging.data(), weight_staging.bytes()}, clock),
       gradients(given.device, *compute, shards, streamed, partition, store,
                 device_piece(DevicePiece::kGradients),
                 piece(host_memory, {memory.chunk_pool, memory.gradient_staging}, 1), clock),

@@ -28,8 +28,9 @@ struct Trainer::State {
   MemoryPlan memory;
 
   // Memory, before whatever transfers to and from it.
-  Buffer device_memory;  // gathered blocks, gradient accumulators, boundary gradients, batch
-  Buffer host_memory;    // chunk pool, gradient staging
+  Buffer device_memory;   // gathered blocks, gradient accumulators, boundary gradients, batch
+  Buffer host_memory;     // chunk pool, gradient staging
+  Buffer weight_staging;  // empty where the host reaches the device
   Buffer boundary_memory;
   Buffer boundary_landing;  // boundaries that come from host memory on a device apart from it
   Workspace workspace;
@@ -68,6 +69,7 @@ struct Trainer::State {
  private:
   enum class DevicePiece : std::uint8_t { kGathered, kGradients, kBoundaryGradients, kBatch };
   std::span<std::byte> device_piece(DevicePiece which) const;
+  StreamerOptions streamer_options() const;
   std::unique_ptr<SwapSpace> make_swap(std::uint64_t bytes);
   BoundaryStore::Shape boundary_shape() const;
   BoundaryStore make_boundaries();
