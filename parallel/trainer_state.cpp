@@ -181,6 +181,7 @@ void Trainer::State::register_transfers() {
   };
   pin(host_memory);
   if (context.device.is_host_accessible()) pin(device_memory);
+  pin(weight_staging);
   if (memory.boundaries_on_swap) pin(boundary_memory);
   if (!engine->notice().empty()) context.log.warn(engine->notice());
 }
