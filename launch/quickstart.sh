@@ -64,6 +64,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 mpirun -n 2 "$strata" train --model "$work/initial" --data "${data[@]}" --out "$work/trained" --overwrite \
   --swap "$work/swap" --dram 140MiB --residency none \
   --per_device_train_batch_size 4 --sequence_length 256 --max_steps "$steps" \
-  --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps $((steps / 10))
+  --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps $((steps / 10)) \
+  --weight_decay 0.1 --adam_beta2 0.95
 
 echo "The model is in $work/trained, one line per step in $work/trained/metrics.jsonl"

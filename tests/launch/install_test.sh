@@ -33,7 +33,7 @@ JSON
 "$work/prefix/bin/strata" init --config "$work/shape.json" --out "$work/model" > /dev/null
 run_pretrain() {
   "$mpiexec" -n 2 "$work/build/pretrain" --model="$work/model" --swap="$work/swap" --steps=20 \
-    --sequence_length=32 --sequences=2 --micro_batches=2 --learning_rate=1e-2 --dram=500KiB "$@"
+    --sequence_length=32 --sequences=2 --micro_batches=2 --learning_rate=1e-2 --dram=400KiB "$@"
 }
 run_pretrain --out="$work/trained" "$source/LICENSE" | tee "$work/pretrain.log"
 grep -q "^step   20 .* swap [1-9][0-9. ]*KiB read [1-9]" "$work/pretrain.log" || fail "nothing went through swap"
