@@ -7,7 +7,7 @@ usage() {
   cat << 'END'
 usage: launch/quickstart.sh [--data FILE...] [--steps N]
   --data FILE...  text to learn from (default: the licence texts in /usr/share/common-licenses)
-  --steps N       optimizer steps (default: 200)
+  --steps N       optimizer steps (default: 250)
 END
 }
 
@@ -17,7 +17,7 @@ fail() {
 }
 
 data=()
-steps=200
+steps=250
 while (($#)); do
   case $1 in
     --data)
