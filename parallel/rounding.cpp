@@ -1,6 +1,6 @@
 #include "parallel/rounding.h"
 
-#include <cstring>
+#include <algorithm>
 
 namespace strata {
 namespace {
@@ -22,7 +22,7 @@ void round_to(ConstTensorView from, TensorView to) {
   if (to.dtype() == Dtype::kBf16) {
     round_to_bf16(from.as<float>(), from.numel(), to.as<bf16>());
   } else {
-    std::memcpy(to.as<float>(), from.as<float>(), from.bytes());
+    std::copy_n(from.as<float>(), from.numel(), to.as<float>());
   }
 }
 
