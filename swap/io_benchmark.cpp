@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <deque>
-#include <new>
 #include <utility>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "swap/fio.h"
 
@@ -30,29 +29,22 @@ std::uint64_t whole_granules(std::uint64_t bytes) {
 class BlockMemory {
  public:
   BlockMemory(std::size_t blocks, std::size_t block_bytes)
-      : bytes_(blocks * block_bytes),
-        block_bytes_(block_bytes),
-        data_(static_cast<std::byte*>(std::aligned_alloc(kIoAlignment, bytes_))) {
-    if (!data_) throw std::bad_alloc();
+      : block_bytes_(block_bytes), buffer_(allocate_host(blocks * block_bytes)) {
     std::uint64_t state = 1;
-    auto* words = reinterpret_cast<std::uint64_t*>(data_.get());
-    for (std::size_t i = 0; i < bytes_ / sizeof(std::uint64_t); ++i) {
+    auto* words = reinterpret_cast<std::uint64_t*>(buffer_.data());
+    for (std::size_t i = 0; i < buffer_.bytes() / sizeof(std::uint64_t); ++i) {
       state = state * 6364136223846793005u + 1442695040888963407u;
       words[i] = state;
     }
   }
-  std::span<std::byte> all() const noexcept { return {data_.get(), bytes_}; }
+  std::span<std::byte> all() const noexcept { return {buffer_.data(), buffer_.bytes()}; }
   std::span<std::byte> block(std::size_t index) const noexcept {
     return all().subspan(index * block_bytes_, block_bytes_);
   }
 
  private:
-  struct Free {
-    void operator()(std::byte* data) const { std::free(data); }
-  };
-  std::size_t bytes_;
   std::size_t block_bytes_;
-  std::unique_ptr<std::byte[], Free> data_;
+  Buffer buffer_;
 };
 
 /// Keeps the engine's queue full: always a few more transfers than it has in flight.
