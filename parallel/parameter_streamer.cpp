@@ -76,6 +76,7 @@ ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& dev
       kept_complete_(static_cast<std::size_t>(partition.block_count()), false),
       pending_(kept_complete_.size()),
       stored_(kept_complete_.size()),
+      ahead_(kept_complete_.size()),
       copy_(device.is_host_accessible() ? nullptr : device.make_stream()) {
   if (!options.keep_gathered) return;
   std::size_t offset = 0;
@@ -98,6 +99,7 @@ Visit& ParameterStreamer::acquire(int index, int limit) {
   const int end = std::min(limit, index + options_.prefetch_depth + 1);
   while (next_ < end && submit()) {
   }
+  submit_updates(limit);
   expects(!window_.empty(), "the memory for gathered blocks does not hold the visit");
   Visit& visit = *window_.front();
   expects(visit.planned_ == &plan_.visit(index), "visits must be acquired in plan order");
@@ -179,10 +181,16 @@ void ParameterStreamer::submit_reads(Visit& visit) {
     ShardJob job;
     job.block = gathered.block;
     job.weights = gathered.host_part;
-    if (visit.planned_->updates_before && gathered.block == visit.planned_->block) {
+    bool updates = visit.planned_->updates_before && gathered.block == visit.planned_->block;
+    if (updates && updater_.weights_stay(gathered.block)) {
+      submit_update(gathered.block);
+      updates = ahead_[block].has_value();
+      if (updates) stored_[block] = *std::exchange(ahead_[block], std::nullopt);
+    } else if (updates) {
       job.decision = std::exchange(pending_[block], nullptr);
+      updates = job.decision != nullptr;
     }
-    gathered.kept = kept_complete_[block] && !job.decision;
+    gathered.kept = kept_complete_[block] && !updates;
     if (gathered.kept) continue;
     job.weights_free = visit.slot_.free;
     job.weights_free.insert(job.weights_free.end(), visit.staging_.free.begin(),
@@ -196,6 +204,28 @@ void ParameterStreamer::submit_reads(Visit& visit) {
     if (job.decision) stored_[block] = submitted.stored;
     kept_complete_[block] = options_.keep_gathered;
   }
+}
+
+void ParameterStreamer::submit_updates(int limit) {
+  for (int index = next_; index < limit; ++index) {
+    const PlannedVisit& visit = plan_.visit(index % plan_.size());
+    const std::vector<int> blocks = gathered_blocks(visit);
+    // What has to be read queues behind updates, which may wait for the end of this step.
+    const bool stay = std::ranges::all_of(blocks, [&](int b) { return updater_.weights_stay(b); });
+    if (!stay) return;
+    if (visit.updates_before && visit.gathers) submit_update(visit.block);
+  }
+}
+
+void ParameterStreamer::submit_update(int block) {
+  const auto b = static_cast<std::size_t>(block);
+  if (!pending_[b]) return;
+  ShardJob job;
+  job.block = block;
+  job.decision = std::exchange(pending_[b], nullptr);
+  job.gradient_at_rest = job.decision->known.event();
+  job.sections_stored = stored_[b];
+  ahead_[b] = updater_.submit(job).stored;
 }
 
 void ParameterStreamer::submit_gather(Visit& visit) {

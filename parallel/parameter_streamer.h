@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/device.h"
@@ -53,8 +54,10 @@ struct StreamerOptions {
 ///
 /// Visits are acquired in plan order, and every sequence starts with visit 0. Reads are submitted
 /// ahead up to a limit, also into the next step; collectives one visit ahead, in the same order on
-/// every rank. What is submitted depends only on what the host submitted and released before, never
-/// on timing, so no lane ever waits for something that is queued behind it.
+/// every rank. Updates of blocks whose weights stay in DRAM need no memory of a visit and run ahead
+/// further: up to the first visit whose weights have to be read. What is submitted depends only on
+/// what the host submitted and released before, never on timing, so no lane ever waits for
+/// something that is queued behind it.
 class ParameterStreamer {
  public:
   /// @param shards the ranks that a block is cut into
@@ -97,6 +100,8 @@ class ParameterStreamer {
   bool submit();
   bool place(Visit& visit);
   void submit_reads(Visit& visit);
+  void submit_updates(int limit);
+  void submit_update(int block);
   void submit_gather(Visit& visit);
   TensorView shard_of(const Visit::Gathered& gathered) const;
 
@@ -112,7 +117,8 @@ class ParameterStreamer {
   std::vector<TensorView> kept_;                              // keep_gathered: by block
   std::vector<bool> kept_complete_;                           // by block
   std::vector<std::shared_ptr<const StepDecision>> pending_;  // by block; null: none
-  std::vector<Event> stored_;  // by block: the last update can be fetched
+  std::vector<Event> stored_;  // by block: the update of its last submitted visit can be fetched
+  std::vector<std::optional<Event>> ahead_;  // the same of an update submitted before its visit
   std::deque<std::unique_ptr<Visit>>
       window_;                    // submitted, not released; the front is the current one
   int next_ = 0;                  // to submit next, counted on from the current sequence's start

@@ -48,7 +48,8 @@ ShardUpdater::ShardUpdater(const Partition& partition, int shard_rank, Dtype com
       clock_(clock),
       read_(make_host_stream("read")),
       update_(make_host_stream("update")),
-      write_(make_host_stream("write")) {}
+      write_(make_host_stream("write")),
+      load_(make_host_stream("load")) {}
 
 ShardUpdater::~ShardUpdater() { pool_.close(); }
 
@@ -58,7 +59,13 @@ std::size_t ShardUpdater::chunk_bytes(const ShardLayout& layout) {
   return bytes * static_cast<std::size_t>(kChunkNumel);
 }
 
+bool ShardUpdater::weights_stay(int block) const {
+  return store_.resident({block, Section::kHi}) &&
+         (compute_ == Dtype::kBf16 || store_.resident({block, Section::kLo}));
+}
+
 ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
+  if (!order.decision && weights_stay(order.block)) return submit_load(order);
   auto job = std::make_shared<Job>();
   job->order = order;
   const std::int64_t shard = partition_.block(order.block).shard_numel();
@@ -72,6 +79,24 @@ ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
   const Event updated = update_->record();
   write_->enqueue([this, job] { write(*job); });
   return {updated, updated, write_->record()};
+}
+
+ShardUpdater::Submitted ShardUpdater::submit_load(const ShardJob& order) {
+  load_->enqueue([this, order] { load(order); });
+  return {load_->record(), {}, {}};
+}
+
+void ShardUpdater::load(const ShardJob& order) {
+  for (const Event& event : order.weights_free) event.wait();
+  order.sections_stored.wait();
+  const std::int64_t shard = order.weights.numel();
+  const Lease hi = store_.fetch({order.block, Section::kHi}, 0, shard, pool_);
+  if (compute_ == Dtype::kBf16) {
+    std::memcpy(order.weights.data(), hi.memory().data(), hi.memory().size());
+    return;
+  }
+  const Lease lo = store_.fetch({order.block, Section::kLo}, 0, shard, pool_);
+  join(hi.as<std::uint16_t>(), lo.as<std::int16_t>(), shard, order.weights.as<float>());
 }
 
 void ShardUpdater::read(Job& job) {

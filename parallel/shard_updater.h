@@ -39,6 +39,7 @@ struct ShardJob {
 
 /// Streams shards through read, update and write in chunks of constant size, in the order of the
 /// jobs: reads run ahead as far as the pool allows, updates run on one lane, writes drain behind.
+/// Jobs that only load weights which stay in DRAM overtake the others on a lane of their own.
 /// Owns those lanes. submit() never waits; it is not thread-safe.
 class ShardUpdater {
  public:
@@ -56,6 +57,9 @@ class ShardUpdater {
   /// What one chunk takes from the pool at most, when nothing of it is resident.
   static std::size_t chunk_bytes(const ShardLayout& layout);
 
+  /// Whether the block's weights rest in DRAM, so that no update needs memory of a visit.
+  bool weights_stay(int block) const;
+
   struct Submitted {
     Event weights_ready;  ///< the shard's weights are complete
     Event stored;         ///< a later fetch of the sections sees the update
@@ -66,6 +70,8 @@ class ShardUpdater {
  private:
   struct Chunk;
   struct Job;
+  Submitted submit_load(const ShardJob& order);
+  void load(const ShardJob& order);
   void read(Job& job);
   void read_chunk(const Job& job, Chunk& chunk);
   void update(Job& job);
@@ -86,6 +92,7 @@ class ShardUpdater {
   std::unique_ptr<Stream> read_;
   std::unique_ptr<Stream> update_;
   std::unique_ptr<Stream> write_;
+  std::unique_ptr<Stream> load_;
 };
 
 }  // namespace strata
