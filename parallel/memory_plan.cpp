@@ -38,13 +38,13 @@ class Planner {
   MemoryPlan run() {
     const std::uint64_t budget =
         place_.dram_bytes.value_or(std::numeric_limits<std::uint64_t>::max());
-    decide_by_hand();
-    if (!can_swap()) make_everything_resident();
+    place_what_is_given();
     if (plan_.dram() > budget) refuse(budget, plan_.dram());
     left_ = budget - plan_.dram();
     if (can_swap()) {
       place_gradients();
       place_boundaries();
+      if (place_.residency) place_weights();
       widen_buffers();
       if (place_.residency) fill();
     } else {
@@ -59,8 +59,7 @@ class Planner {
 
   /// What the least buffers and the placements by hand need.
   std::uint64_t smallest() {
-    decide_by_hand();
-    if (!can_swap()) make_everything_resident();
+    place_what_is_given();
     return plan_.dram();
   }
 
@@ -128,6 +127,39 @@ class Planner {
     return GradientPipeline::staging_bytes(plan_.layout, residency);
   }
 
+  void place_what_is_given() {
+    decide_by_hand();
+    if (!can_swap()) make_everything_resident();
+    use_weights_in_place();
+  }
+
+  /// Frees the memory for gathered blocks where nobody else has a part of the weights and all of
+  /// them rest in memory that the device computes from.
+  void use_weights_in_place() {
+    if (!can_compute_in_place()) return;
+    for (int b = 0; b < blocks(); ++b) {
+      if (!plan_.residency.resident({b, Section::kHi})) return;
+    }
+    plan_.weights_in_place = true;
+    plan_.keep_gathered = false;
+    plan_.gathered = 0;
+  }
+  bool can_compute_in_place() const {
+    return in_.partition.ranks() == 1 && place_.compute == Dtype::kBf16 && in_.host_accessible;
+  }
+
+  /// All weights at once, where the memory for gathered blocks that this frees makes room for them.
+  void place_weights() {
+    if (!can_compute_in_place() || !is_free(Section::kHi)) return;
+    std::uint64_t all = 0;
+    for (int b = 0; b < blocks(); ++b) all += plan_.layout.bytes({b, Section::kHi});
+    if (all > left_ + plan_.gathered) return;
+    left_ += plan_.gathered;
+    left_ -= all;
+    for (int b = 0; b < blocks(); ++b) make_resident({b, Section::kHi});
+    use_weights_in_place();
+  }
+
   void make_resident(SectionKey key) {
     if (plan_.residency.resident(key)) return;
     plan_.residency.set(key, true);
@@ -188,12 +220,11 @@ class Planner {
     buffer += static_cast<std::size_t>(more);
   }
   void widen_buffers() {
-    if (!plan_.keep_gathered) {
-      widen(plan_.gathered, plan_.gathered + typical_visit());
-    }
+    const bool gathers = !plan_.keep_gathered && !plan_.weights_in_place;
+    if (gathers) widen(plan_.gathered, plan_.gathered + typical_visit());
     widen(plan_.chunk_pool, can_swap() ? kPreferredChunks * one_chunk() : 0);
     widen(plan_.gradient_buffers, 2 * plan_.gradient_buffers);
-    if (!plan_.keep_gathered) {
+    if (gathers) {
       widen(plan_.gathered, plan_.gathered + (kPreferredVisits - 2) * typical_visit());
     }
   }
@@ -238,9 +269,10 @@ class Planner {
     constexpr int kMost = 8;
     const std::size_t one = std::max<std::size_t>(1, typical_visit());
     const auto fits = static_cast<int>(plan_.gathered / one);
+    const bool gathers = !plan_.keep_gathered && !plan_.weights_in_place;
     plan_.prefetch_depth = place_.prefetch_depth >= 0 ? place_.prefetch_depth
-                           : plan_.keep_gathered      ? 3
-                                                      : std::clamp(fits, 1, kMost);
+                           : gathers                  ? std::clamp(fits, 1, kMost)
+                                                      : 3;
   }
 
   [[noreturn]] void refuse(std::uint64_t budget, std::uint64_t needed) const {

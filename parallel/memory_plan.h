@@ -18,6 +18,8 @@ struct MemoryPlan {
   ShardLayout layout;
   Residency residency{0};
   bool keep_gathered = false;
+  /// One rank computes from its resident weights where they lie: nothing is gathered.
+  bool weights_in_place = false;
   int prefetch_depth = 0;
   bool boundaries_on_swap = false;
   int boundary_slots = 0;  ///< tensors in memory when they are on swap
@@ -48,6 +50,7 @@ struct MemoryPlanInput {
   StepShape shape;
   StateSections state;
   PlacementRequest placement;
+  bool host_accessible = true;  ///< Device::is_host_accessible()
 };
 
 /// Fixed buffers first, then gradients, boundary activations, room to look ahead, and with what is

@@ -143,6 +143,12 @@ bool ParameterStreamer::place(Visit& visit) {
     staging_bytes += bytes_of(gathered.partition->shard_numel(), options_.compute);
   }
   if (bytes == 0) return true;
+  if (options_.weights_in_place) {
+    for (Visit::Gathered& gathered : visit.gathered_) {
+      gathered.flat = gathered.host_part = updater_.resident_weights(gathered.block);
+    }
+    return true;
+  }
   if (!options_.keep_gathered) {
     std::optional<Slot> slot = slots_.allocate(bytes);
     if (!slot) return false;
@@ -189,6 +195,10 @@ void ParameterStreamer::submit_reads(Visit& visit) {
     } else if (updates) {
       job.decision = std::exchange(pending_[block], nullptr);
       updates = job.decision != nullptr;
+    }
+    if (options_.weights_in_place) {
+      gathered.part_ready = stored_[block];
+      continue;
     }
     gathered.kept = kept_complete_[block] && !updates;
     if (gathered.kept) continue;

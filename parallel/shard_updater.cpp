@@ -64,6 +64,12 @@ bool ShardUpdater::weights_stay(int block) const {
          (compute_ == Dtype::kBf16 || store_.resident({block, Section::kLo}));
 }
 
+TensorView ShardUpdater::resident_weights(int block) {
+  const std::int64_t shard = partition_.block(block).shard_numel();
+  const Lease hi = store_.fetch({block, Section::kHi}, 0, shard, pool_);
+  return {hi.memory().data(), Dtype::kBf16, {shard}};
+}
+
 ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
   if (!order.decision && weights_stay(order.block)) return submit_load(order);
   auto job = std::make_shared<Job>();

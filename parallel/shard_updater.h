@@ -59,6 +59,8 @@ class ShardUpdater {
 
   /// Whether the block's weights rest in DRAM, so that no update needs memory of a visit.
   bool weights_stay(int block) const;
+  /// hi of the whole shard where it rests. @pre bf16, weights_stay(block)
+  TensorView resident_weights(int block);
 
   struct Submitted {
     Event weights_ready;  ///< the shard's weights are complete

@@ -63,7 +63,8 @@ MemoryPlanInput Trainer::State::plan_input() const {
           .costs = costs,
           .shape = options.shape,
           .state = rule->state_sections(),
-          .placement = options.placement};
+          .placement = options.placement,
+          .host_accessible = context.device.is_host_accessible()};
 }
 
 std::span<std::byte> Trainer::State::device_piece(DevicePiece which) const {
@@ -75,6 +76,7 @@ std::span<std::byte> Trainer::State::device_piece(DevicePiece which) const {
 StreamerOptions Trainer::State::streamer_options() const {
   return {.prefetch_depth = memory.prefetch_depth,
           .keep_gathered = memory.keep_gathered,
+          .weights_in_place = memory.weights_in_place,
           .compute = options.placement.compute};
 }
 

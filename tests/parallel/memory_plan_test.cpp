@@ -193,6 +193,21 @@ TEST(MemoryPlan, GradientsComeFirstAndHiBeforeMoments) {
   EXPECT_GT(partly, 3) << "the budgets did not meet the case";
 }
 
+TEST(MemoryPlan, ComputesFromResidentWeightsWhereNobodyElseHasAPart) {
+  for (Case& one : cases()) {
+    const bool possible = one.partition.ranks() == 1 && one.placement.compute == Dtype::kBf16;
+    for (const std::uint64_t budget : one.budgets()) {
+      const MemoryPlan memory = one.with(budget);
+      const bool in_place = possible && all_resident(one, memory, Section::kHi);
+      EXPECT_EQ(memory.weights_in_place, in_place);
+      EXPECT_EQ(memory.gathered == 0, in_place);
+    }
+    MemoryPlanInput apart = one.input();
+    apart.host_accessible = false;
+    EXPECT_FALSE(make_memory_plan(apart).weights_in_place);
+  }
+}
+
 TEST(MemoryPlan, ResidentSectionsAreSpreadOverTheBlocks) {
   Case one(large_model(), 1, Dtype::kBf16);
   for (const std::uint64_t budget : one.budgets()) {

@@ -84,6 +84,11 @@ TEST_P(TrainerOnSeparateDevice, GivesTheSameBits) {
       spilled.placement.sections[static_cast<std::size_t>(Section::kGradient)] = Place::kSwap;
       spilled.placement.activations = Place::kSwap;
       expect_same_bits(train_apart(config, spilled, kSteps, ranks), want);
+      TrainerOptions weights_stay = streamed();
+      for (const Section section : {Section::kHi, Section::kLo}) {
+        weights_stay.placement.sections[static_cast<std::size_t>(section)] = Place::kDram;
+      }
+      expect_same_bits(train_apart(config, weights_stay, kSteps, ranks), want);
     }
   }
 }

@@ -81,6 +81,28 @@ TEST_P(TrainerPlacement, EveryBudgetGivesTheSameBits) {
   EXPECT_GT(worked, 4);
 }
 
+TEST_P(TrainerPlacement, UpdatesThatRunAheadOfTheirVisitsGiveTheSameBits) {
+  for (const int ranks : {1, 3}) {
+    for (const ModelConfig& config : {test::tiny_llama(), test::tiny_gpt2(true)}) {
+      SCOPED_TRACE(config.family + " on " + std::to_string(ranks) + " ranks");
+      const TrainingResult want = train(config, tiny_options(GetParam()), kSteps, ranks);
+      TrainerOptions options = tiny_options(GetParam());
+      test::stream_everything(options, directory_.path());
+      const auto place = [&options](Section section) -> Place& {
+        return options.placement.sections[static_cast<std::size_t>(section)];
+      };
+      place(Section::kHi) = place(Section::kLo) = Place::kDram;  // so that no visit has to read
+      const TrainingResult got = train(config, options, kSteps, ranks);
+      expect_same_bits(got, want);
+      EXPECT_EQ(got.plan.weights_in_place, ranks == 1 && GetParam() == Dtype::kBf16);
+      place(Section::kGradient) = Place::kSwap;
+      expect_same_bits(train(config, options, kSteps, ranks), want);
+      options.placement.stage = 2;
+      expect_same_bits(train(config, options, kSteps, ranks), want);
+    }
+  }
+}
+
 TEST_P(TrainerPlacement, FusedUpdatesWithoutClippingAreTheLazyOnes) {
   TrainerOptions options = tiny_options(GetParam());
   options.clip = Clip::kNone;
