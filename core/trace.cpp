@@ -36,7 +36,7 @@ struct Header {
 
 struct Record {
   std::uint64_t begin_ns;
-  std::uint64_t end_or_value;
+  std::uint64_t end_ns;
   std::int64_t block;
   std::uint64_t bytes;
   std::uint32_t name;
@@ -85,7 +85,7 @@ RankTrace parse(const std::vector<std::byte>& bytes, const std::string& path) {
     std::memcpy(trace.records.data(), text + header.name_bytes, header.records * sizeof(Record));
   }
   for (const Record& record : trace.records) {
-    if (record.name >= trace.names.size() || record.lane > kTraceLanes) throw damaged;
+    if (record.name >= trace.names.size() || record.lane >= kTraceLanes) throw damaged;
   }
   return trace;
 }
@@ -150,12 +150,7 @@ void write_records(TraceFile& file, std::size_t rank, const RankTrace& trace,
   for (const std::string& text : trace.names) names.push_back(quoted(text));
   for (const Record& record : trace.records) {
     const double begin = microseconds(record.begin_ns, origin_ns);
-    if (record.lane == kTraceLanes) {
-      file.event(fmt::format(R"({{"ph":"C","name":{},"pid":{},"ts":{:.3f},"args":{{"value":{}}}}})",
-                             names[record.name], rank, begin, record.end_or_value));
-      continue;
-    }
-    const double duration = microseconds(record.end_or_value, record.begin_ns);
+    const double duration = microseconds(record.end_ns, record.begin_ns);
     file.event(
         fmt::format(R"({{"ph":"X","name":{},"cat":"{}","pid":{},"tid":{},"ts":{:.3f},"dur":{:.3f},)"
                     R"("args":{{"block":{},"bytes":{}}}}})",
@@ -184,11 +179,6 @@ void Trace::add(TraceLane lane, const char* name, std::uint64_t begin_ns, std::u
   keep({name, begin_ns, end_ns, block, bytes, static_cast<std::uint8_t>(lane)});
 }
 
-void Trace::counter(const char* name, std::uint64_t value) {
-  if (!enabled_) return;
-  keep({name, now_ns(), value, -1, 0, kTraceLanes});
-}
-
 void Trace::keep(const Event& event) {
   const std::scoped_lock lock(mutex_);
   if (events_.size() < capacity_) {
@@ -214,7 +204,7 @@ std::vector<std::byte> Trace::to_bytes() const {
         numbers.emplace(event.name, static_cast<std::uint32_t>(numbers.size()));
     if (added) names.append(event.name).push_back('\0');
     records.push_back(
-        {event.begin_ns, event.end_or_value, event.block, event.bytes, entry->second, event.lane});
+        {event.begin_ns, event.end_ns, event.block, event.bytes, entry->second, event.lane});
   }
   const Header header{kMagic,         origin_ns_,   dropped_,
                       records.size(), names.size(), machine_identity()};

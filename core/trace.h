@@ -43,8 +43,6 @@ class Trace {
   /// none.
   void add(TraceLane lane, const char* name, std::uint64_t begin_ns, std::uint64_t end_ns,
            std::int64_t block = -1, std::uint64_t bytes = 0);
-  /// A quantity, e.g. bytes of memory, has this value from now on.
-  void counter(const char* name, std::uint64_t value);
 
   /// Makes this moment zero in the file. Call it on every rank right after one barrier: ranks on
   /// one machine share a clock and are aligned exactly, machines are aligned to within the
@@ -85,10 +83,10 @@ class Trace {
   struct Event {
     const char* name;
     std::uint64_t begin_ns;
-    std::uint64_t end_or_value;
+    std::uint64_t end_ns;
     std::int64_t block;
     std::uint64_t bytes;
-    std::uint8_t lane;  ///< kTraceLanes: a counter
+    std::uint8_t lane;
   };
   void keep(const Event& event);
 

@@ -27,7 +27,6 @@ TEST(Trace, HasAProcessPerRankAndAThreadPerLane) {
   Trace second(true);
   first.add(TraceLane::kRead, "read extent", 1000, 3500, 2, 4096);
   second.add(TraceLane::kCompute, "forward", 2000, 4000, 1);
-  second.counter("memory", 77);
   const std::vector<std::vector<std::byte>> ranks = {first.to_bytes(), second.to_bytes()};
   const auto file = written(ranks);
   std::map<int, std::set<std::string>> lanes;
@@ -46,15 +45,13 @@ TEST(Trace, HasAProcessPerRankAndAThreadPerLane) {
   EXPECT_EQ(spans, 2);
 }
 
-TEST(Trace, WritesDurationsArgumentsAndCounters) {
+TEST(Trace, WritesDurationsAndArguments) {
   Trace trace(true);
   const std::uint64_t now = Trace::now_ns();
   trace.add(TraceLane::kWrite, "a \"quoted\" name", now, now + 2500, 7, 4096);
-  trace.counter("memory", 77);
   const std::vector<std::vector<std::byte>> ranks = {trace.to_bytes()};
   const auto file = written(ranks);
   bool span = false;
-  bool counter = false;
   for (const auto& event : file["traceEvents"]) {
     if (event["ph"] == "X") {
       span = true;
@@ -64,13 +61,8 @@ TEST(Trace, WritesDurationsArgumentsAndCounters) {
       EXPECT_EQ(event["args"]["bytes"], 4096);
       EXPECT_EQ(event["tid"], static_cast<int>(TraceLane::kWrite));
     }
-    if (event["ph"] == "C") {
-      counter = true;
-      EXPECT_EQ(event["args"]["value"], 77);
-    }
   }
   EXPECT_TRUE(span);
-  EXPECT_TRUE(counter);
 }
 
 TEST(Trace, PutsRanksOfOneMachineOnOneClock) {
@@ -118,7 +110,6 @@ TEST(Trace, CountsWhatItHasNoRoomFor) {
 TEST(Trace, KeepsNothingWhenItIsOff) {
   Trace trace(false);
   trace.add(TraceLane::kCopy, "copy", 0, 1);
-  trace.counter("memory", 1);
   { const Trace::Span span(trace, TraceLane::kRead, "read"); }
   EXPECT_EQ(trace.to_bytes().size(), Trace(true).to_bytes().size());
 }
