@@ -35,6 +35,8 @@ std::uint64_t hash_of(const Model& model, std::span<const PlannedVisit> visits) 
     for (const auto& spec : model.block(b).parameters()) {
       hash.add(spec->name);
       for (const std::int64_t dim : spec->shape.dims()) hash.add(static_cast<std::uint64_t>(dim));
+      hash.add(std::uint64_t{spec->decay} << 2 | std::uint64_t{spec->frozen} << 1 |
+               std::uint64_t{spec->row_tiled});
     }
   }
   for (const PlannedVisit& visit : visits) {

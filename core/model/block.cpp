@@ -51,8 +51,11 @@ void Loss::backward(BackwardVisit& visit) const {
 }
 
 Model::Model(std::vector<std::unique_ptr<Block>> blocks, std::unique_ptr<Loss> loss,
-             std::int64_t hidden_size, std::int64_t vocabulary_size)
-    : blocks_(std::move(blocks)), hidden_size_(hidden_size), vocabulary_size_(vocabulary_size) {
+             std::int64_t hidden_size, std::int64_t vocabulary_size, std::int64_t position_count)
+    : blocks_(std::move(blocks)),
+      hidden_size_(hidden_size),
+      vocabulary_size_(vocabulary_size),
+      position_count_(position_count) {
   blocks_.push_back(std::move(loss));
   std::set<std::string> names;
   for (int index = 0; index < block_count(); ++index) {

@@ -114,7 +114,7 @@ class Model {
  public:
   /// @throws Error when a name repeats or a borrowed parameter belongs to no earlier block
   Model(std::vector<std::unique_ptr<Block>> blocks, std::unique_ptr<Loss> loss,
-        std::int64_t hidden_size, std::int64_t vocabulary_size);
+        std::int64_t hidden_size, std::int64_t vocabulary_size, std::int64_t position_count = 0);
 
   int block_count() const noexcept { return static_cast<int>(blocks_.size()); }
   const Block& block(int index) const { return *blocks_.at(static_cast<std::size_t>(index)); }
@@ -122,6 +122,8 @@ class Model {
   std::int64_t hidden_size() const noexcept { return hidden_size_; }
   /// Ids and labels are below it.
   std::int64_t vocabulary_size() const noexcept { return vocabulary_size_; }
+  /// Positions are below it; 0: of any size.
+  std::int64_t position_count() const noexcept { return position_count_; }
   std::int64_t parameter_count() const noexcept;
   /// @return null if there is none of that name
   Parameter find(const std::string& name) const noexcept;
@@ -130,6 +132,7 @@ class Model {
   std::vector<std::unique_ptr<Block>> blocks_;
   std::int64_t hidden_size_;
   std::int64_t vocabulary_size_;
+  std::int64_t position_count_;
 };
 
 }  // namespace strata

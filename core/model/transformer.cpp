@@ -180,8 +180,9 @@ Model make_transformer(const ModelConfig& config) {
   for (int i = 0; i < static_cast<int>(config.layers); ++i) {
     blocks.push_back(std::make_unique<Layer>(config, frequencies, i));
   }
+  const bool learned = config.positions == PositionKind::kLearned;
   return Model(std::move(blocks), std::make_unique<TransformerHead>(config, table), config.hidden,
-               config.vocab_size);
+               config.vocab_size, learned ? config.max_positions : 0);
 }
 
 }  // namespace strata

@@ -125,10 +125,11 @@ class TwoVectors final : public Block {
   struct Vector {
     std::string name;
     Shape shape;
+    ParameterOptions options = {};
   };
   explicit TwoVectors(const Vector& first, const Vector& second) : Block("pair") {
-    declare(first.name, first.shape, {});
-    declare(second.name, second.shape, {});
+    declare(first.name, first.shape, first.options);
+    declare(second.name, second.shape, second.options);
   }
   Value forward(Graph&, const Value& input, const DeviceBatch&) const override { return input; }
 };
@@ -145,12 +146,15 @@ std::uint64_t hash_of_pair(const TwoVectors::Vector& first, const TwoVectors::Ve
   return Plan(model, UpdateTiming::kLazy).hash();
 }
 
-TEST(Plan, TheHashSeesNamesShapesAndOrder) {
+TEST(Plan, TheHashSeesNamesShapesOptionsAndOrder) {
   const std::uint64_t want = hash_of_pair({"a", {4, 6}}, {"b", {8}});
   EXPECT_EQ(hash_of_pair({"a", {4, 6}}, {"b", {8}}), want);
   EXPECT_NE(hash_of_pair({"c", {4, 6}}, {"b", {8}}), want) << "a name";
   EXPECT_NE(hash_of_pair({"a", {6, 4}}, {"b", {8}}), want) << "a shape of the same size";
   EXPECT_NE(hash_of_pair({"b", {8}}, {"a", {4, 6}}), want) << "the order";
+  EXPECT_NE(hash_of_pair({"a", {4, 6}, {.frozen = true}}, {"b", {8}}), want);
+  EXPECT_NE(hash_of_pair({"a", {4, 6}, {.decay = false}}, {"b", {8}}), want);
+  EXPECT_NE(hash_of_pair({"a", {4, 6}, {.row_tiled = true}}, {"b", {8}}), want);
   EXPECT_NE(hash_of_pair({"a", {4}}, {"b", {6, 8}}), want) << "where one shape ends";
 }
 

@@ -229,6 +229,11 @@ TEST_P(TrainerStep, RefusesBatchesOfAnotherShape) {
     foreign.micro_batches[1].ids[3] = 97;
     EXPECT_THROW(rank.trainer().evaluate(foreign), UsageError);
   });
+  on_ranks([&](Rank& rank) {
+    Batch outside = rank.batch(0);
+    outside.micro_batches[1].positions[3] = -1;
+    EXPECT_THROW(rank.trainer().step(outside), UsageError);
+  });
 }
 
 std::vector<Setting> settings() {
