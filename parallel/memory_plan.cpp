@@ -304,13 +304,20 @@ std::size_t MemoryPlan::dram() const {
 }
 
 MemoryPlan make_memory_plan(const MemoryPlanInput& input) {
-  if (wants_swap(input.placement)) return Planner(input).run();
+  const PlacementRequest& placement = input.placement;
   // What holds everything needs none of the buffers of a swap tier.
   MemoryPlanInput whole = input;
   whole.placement.swap.clear();
-  const bool fits =
-      !input.placement.dram_bytes || Planner(whole).smallest() <= *input.placement.dram_bytes;
-  return Planner(fits ? whole : input).run();
+  const bool fits = !wants_swap(placement) &&
+                    (!placement.dram_bytes || Planner(whole).smallest() <= *placement.dram_bytes);
+  MemoryPlan plan = Planner(fits ? whole : input).run();
+  if (placement.swap_bytes && plan.swap() > *placement.swap_bytes) {
+    throw UsageError(fmt::format(
+        "--swap-capacity {} is too small for this plan: it needs {} per rank; raise it to {}, or "
+        "give Strata more --dram",
+        format_bytes(*placement.swap_bytes), format_bytes(plan.swap()), format_bytes(plan.swap())));
+  }
+  return plan;
 }
 
 std::uint64_t smallest_dram(const MemoryPlanInput& input) { return Planner(input).smallest(); }

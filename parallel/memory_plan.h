@@ -56,7 +56,8 @@ struct MemoryPlanInput {
 /// Fixed buffers first, then gradients, boundary activations, room to look ahead, and with what is
 /// left the sections that save most I/O per byte: a fixed set, spread evenly over the blocks so
 /// that the drive always has something to do.
-/// @throws UsageError with the smallest budget that works when this one does not
+/// @throws UsageError with the smallest budget that works when this one does not, or the capacity
+/// that it takes on swap
 MemoryPlan make_memory_plan(const MemoryPlanInput& input);
 
 /// The smallest --dram that works, all else equal.

@@ -253,9 +253,9 @@ void Trainer::State::check(const MicroBatch& micro_batch) const {
   const std::int64_t positions = model.position_count();
   for (const std::int32_t position : micro_batch.positions) {
     if (position < 0 || (positions > 0 && position >= positions)) {
-      throw UsageError(fmt::format(
-          "position {} is outside the model's {} positions; use shorter sequences", position,
-          positions));
+      throw UsageError(
+          fmt::format("position {} is outside the model's {} positions; use shorter sequences",
+                      position, positions));
     }
   }
   for (const std::int32_t label : micro_batch.labels) {

@@ -184,12 +184,6 @@ void check_swap_room(const MemoryPlan& plan, const PlacementRequest& request, in
                      const std::vector<SwapDrive>& drives) {
   const std::uint64_t needed = plan.swap();
   if (needed == 0) return;
-  if (request.swap_bytes && needed > *request.swap_bytes) {
-    throw UsageError(fmt::format(
-        "--swap-capacity {} is too small for this plan: it needs {} per rank; raise it to {}, or "
-        "give Strata more --dram",
-        format_bytes(*request.swap_bytes), format_bytes(needed), format_bytes(needed)));
-  }
   double weights = 0;
   for (const SwapDirectory& directory : request.swap) weights += directory.weight;
   // Directories of one drive draw on the same free bytes.

@@ -59,7 +59,7 @@ PlacementRequest make_placement(const PlacementOptions& options, int local_ranks
 IoEngineOptions make_io_options(const PlacementOptions& options,
                                 const std::vector<SwapDrive>& drives);
 
-/// Refuses a plan that needs more swap than --swap-capacity allows or the drives have free,
+/// Refuses a plan that needs more swap than the drives have free,
 /// counting all ranks of the node, before any file is made.
 /// @throws UsageError with the numbers and what would help
 void check_swap_room(const MemoryPlan& plan, const PlacementRequest& request, int local_ranks,

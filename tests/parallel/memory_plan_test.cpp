@@ -250,6 +250,16 @@ TEST(MemoryPlan, DecisionsByHandHold) {
   EXPECT_FALSE(one.with(one.budgets().back()).boundaries_on_swap);
 }
 
+TEST(MemoryPlan, RefusesASwapTierThatIsTooSmall) {
+  Case one(small_model(true), 1, Dtype::kBf16);
+  const std::uint64_t least = smallest_dram(one.input());
+  const std::uint64_t needed = one.with(least).swap();
+  one.placement.swap_bytes = needed;
+  EXPECT_EQ(one.with(least).swap(), needed);
+  one.placement.swap_bytes = needed - 1;
+  test::expect_message<UsageError>([&] { one.with(least); }, {"--swap-capacity", "too small"});
+}
+
 TEST(MemoryPlan, ResidentBytesAreThoseOfTheSectionsThatStay) {
   for (Case& one : cases()) {
     for (const std::uint64_t budget : one.budgets()) {
