@@ -1,16 +1,22 @@
-// Seconds per training step beside their bound, on one rank, as docs/performance.md defines it:
+// Seconds per training step beside their bound, as docs/performance.md defines it:
 //
 //   compute   CPU seconds of a step with everything in DRAM, over the cores, per phase
 //   I/O       max(R / B_r, W / B_w, (R + W) / B_mix) with fio's bandwidths of the same sitting
-//   streamed  (--residency none) against the sum over the phases of the larger of the two
+//   none      (--residency none) against the sum over the phases of the larger of the two
 //   auto      (--dram) against the larger of all compute and all I/O
+//   delayed   `none` again with --delay_ms more for every transfer and memory for two chunks more
+//             in each lane, against `none`
+//
+// A model that does not fit takes its compute from a streamed run: --rows none auto.
 //
 //   strata_step_bench --preset gpt-162m --sequences 2 --sequence_length 256 --swap DIR
-//   --dram 1.5GiB
+//   mpirun -n 2 strata_step_bench --preset gpt-1.3b --sequences 1 --swap DIR --dram 2GiB
+//     --rows auto
 #include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <optional>
 
@@ -21,8 +27,11 @@
 #include "core/process.h"
 #include "core/units.h"
 #include "launch/runtime.h"
+#include "parallel/shard_updater.h"
 #include "parallel/trainer.h"
 #include "swap/io_benchmark.h"
+#include "tests/support/decorated_engine.h"
+#include "tests/support/delaying_io_engine.h"
 
 namespace strata {
 namespace {
@@ -32,12 +41,13 @@ struct Options {
   std::string swap;
   std::string dram = "1.5GiB";
   std::string json;
+  std::vector<std::string> rows = {"none", "auto", "dram"};
   std::int64_t sequences = 2;
   std::int64_t sequence_length = 256;
   int micro_batches = 1;
   int steps = 5;
+  int delay_ms = 10;
   double io_seconds = 3;
-  bool all_dram = true;  // the compute reference; off for models that do not fit
 };
 
 Batch random_batch(const StepShape& shape, std::int64_t vocabulary, std::uint64_t seed) {
@@ -58,16 +68,17 @@ Batch random_batch(const StepShape& shape, std::int64_t vocabulary, std::uint64_
   return batch;
 }
 
-/// Medians over the steps after the first two.
+/// Medians over the steps after the first two; of several ranks the slowest.
 struct Measured {
   double seconds = 0;
   double cpu_forward = 0;
   double cpu_backward = 0;
-  double read = 0;
+  double read = 0;  // bytes of all ranks
   double written = 0;
   double rss_peak = 0;
-  SwapTraffic predicted;
+  SwapTraffic predicted;  // of this rank
   std::size_t planned_dram = 0;
+  std::size_t chunk_bytes = 0;
 };
 
 double median(std::vector<double> values) {
@@ -77,8 +88,10 @@ double median(std::vector<double> values) {
 
 Measured measure(Runtime& runtime, const Model& model, const TrainerOptions& trainer_options,
                  int steps) {
+  Communicator& ranks = runtime.communicator();
   Trainer trainer(runtime.context(), model, trainer_options, random_parameters(1));
-  const Batch batch = random_batch(trainer_options.shape, model.vocabulary_size(), 7);
+  const Batch batch = random_batch(trainer_options.shape, model.vocabulary_size(),
+                                   7 + static_cast<std::uint64_t>(ranks.rank()));
   std::vector<double> seconds, forward, backward, read, written;
   for (int step = 0; step < steps + 2; ++step) {
     const StepReport report = trainer.step(batch);
@@ -89,32 +102,37 @@ Measured measure(Runtime& runtime, const Model& model, const TrainerOptions& tra
     read.push_back(static_cast<double>(report.swap_bytes_read));
     written.push_back(static_cast<double>(report.swap_bytes_written));
   }
-  return {.seconds = median(seconds),
-          .cpu_forward = median(forward),
-          .cpu_backward = median(backward),
-          .read = median(read),
-          .written = median(written),
-          .rss_peak = static_cast<double>(rss_peak_bytes()),
+  return {.seconds = ranks.max(median(seconds)),
+          .cpu_forward = ranks.max(median(forward)),
+          .cpu_backward = ranks.max(median(backward)),
+          .read = ranks.sum(median(read)),
+          .written = ranks.sum(median(written)),
+          .rss_peak = ranks.max(static_cast<double>(rss_peak_bytes())),
           .predicted = trainer.predicted_traffic(),
-          .planned_dram = trainer.memory_plan().dram()};
+          .planned_dram = trainer.memory_plan().dram(),
+          .chunk_bytes = ShardUpdater::chunk_bytes(trainer.memory_plan().layout)};
 }
 
-DeviceProfile drive_profile(const Options& options, double read_share, double write_share) {
-  const IoBenchmark benchmark(options.swap);
-  const auto run = [&](IoLoad::Kind kind) {
-    IoLoad load{.kind = kind,
-                .read_share = read_share,
-                .write_share = write_share,
-                .seconds = options.io_seconds};
-    const std::optional<IoBandwidth> fio = benchmark.measure_fio(load);
-    return fio ? *fio : benchmark.measure(load);
-  };
+/// Of the drive that all ranks share, by rank 0 while the others wait.
+DeviceProfile drive_profile(Runtime& runtime, const Options& options, const Measured& ratio) {
   DeviceProfile profile;
-  profile.read = run(IoLoad::Kind::kRead).read;
-  profile.write = run(IoLoad::Kind::kWrite).write;
-  const IoBandwidth mixed = run(IoLoad::Kind::kMixed);
-  profile.mixed_read = mixed.read;
-  profile.mixed_write = mixed.write;
+  if (runtime.communicator().rank() == 0) {
+    const IoBenchmark benchmark(options.swap);
+    const auto run = [&](IoLoad::Kind kind) {
+      const IoLoad load{.kind = kind,
+                        .read_share = ratio.read,
+                        .write_share = ratio.written,
+                        .seconds = options.io_seconds};
+      const std::optional<IoBandwidth> fio = benchmark.measure_fio(load);
+      return fio ? *fio : benchmark.measure(load);
+    };
+    profile.read = run(IoLoad::Kind::kRead).read;
+    profile.write = run(IoLoad::Kind::kWrite).write;
+    const IoBandwidth mixed = run(IoLoad::Kind::kMixed);
+    profile.mixed_read = mixed.read;
+    profile.mixed_write = mixed.write;
+  }
+  runtime.communicator().broadcast(std::as_writable_bytes(std::span(&profile, 1)), 0);
   return profile;
 }
 
@@ -124,17 +142,22 @@ struct Row {
   double bound = 0;
 };
 
-void print(const std::vector<Row>& rows, const DeviceProfile& drive, double parameters,
+void print(const std::vector<Row>& rows, const DeviceProfile& drive, int ranks, double parameters,
            const Options& options) {
   fmt::print(
-      "{}: {} parameters, {} x {} x {} tokens; drive {:.2f} read, {:.2f} write, {:.2f} mixed "
-      "GB/s\n",
-      options.preset, format_count(parameters), options.micro_batches, options.sequences,
+      "{}: {} parameters, {} ranks x {} x {} x {} tokens; drive {:.2f} read, {:.2f} write, {:.2f} "
+      "mixed GB/s\n",
+      options.preset, format_count(parameters), ranks, options.micro_batches, options.sequences,
       options.sequence_length, drive.read / 1e9, drive.write / 1e9,
       (drive.mixed_read + drive.mixed_write) / 1e9);
   fmt::print("{:<10}{:>10}{:>10}{:>9}{:>10}{:>10}{:>12}{:>12}\n", "", "s/step", "bound", "ratio",
              "B/param r", "B/param w", "DRAM plan", "peak RSS");
-  nlohmann::ordered_json json = {{"preset", options.preset}, {"parameters", parameters}};
+  nlohmann::ordered_json json = {{"preset", options.preset},
+                                 {"parameters", parameters},
+                                 {"ranks", ranks},
+                                 {"drive_read", drive.read},
+                                 {"drive_write", drive.write},
+                                 {"drive_mixed", drive.mixed_read + drive.mixed_write}};
   for (const Row& row : rows) {
     const Measured& m = row.measured;
     fmt::print("{:<10}{:>10.3f}{:>10.3f}{:>9.2f}{:>10.2f}{:>10.2f}{:>12}{:>12}\n", row.what,
@@ -144,6 +167,8 @@ void print(const std::vector<Row>& rows, const DeviceProfile& drive, double para
     json["rows"].push_back({{"what", row.what},
                             {"seconds", m.seconds},
                             {"bound", row.bound},
+                            {"cpu_forward", m.cpu_forward},
+                            {"cpu_backward", m.cpu_backward},
                             {"read_per_parameter", m.read / parameters},
                             {"written_per_parameter", m.written / parameters},
                             {"planned_dram", m.planned_dram},
@@ -152,44 +177,80 @@ void print(const std::vector<Row>& rows, const DeviceProfile& drive, double para
   if (!options.json.empty()) std::ofstream(options.json) << json.dump(2) << '\n';
 }
 
-int run_benchmark(Runtime& runtime, const Options& options) {
-  const Model model = make_transformer(preset(options.preset));
-  TrainerOptions trainer;
-  trainer.shape = {.micro_batches = options.micro_batches,
+class Benchmark {
+ public:
+  Benchmark(Runtime& runtime, const Options& options)
+      : runtime_(runtime), options_(options), model_(make_transformer(preset(options.preset))) {
+    dram_.shape = {.micro_batches = options.micro_batches,
                    .sequences = options.sequences,
                    .sequence_length = options.sequence_length};
-  trainer.schedule = {.kind = ScheduleKind::kConstant, .learning_rate = 1e-4};
-  const auto cores = static_cast<double>(runtime.binding().compute_threads);
+    dram_.schedule = {.kind = ScheduleKind::kConstant, .learning_rate = 1e-4};
+    auto_ = dram_;
+    auto_.placement.swap = {{.path = options.swap, .weight = 1}};
+    auto_.placement.dram_bytes = parse_bytes("--dram", options.dram);
+    none_ = auto_;
+    none_.placement.residency = false;
+  }
 
-  std::vector<Row> rows;
-  // Streamed first: the peak of memory is that of the whole process.
-  TrainerOptions streamed = trainer;
-  streamed.placement.swap = {{.path = options.swap, .weight = 1}};
-  streamed.placement.residency = false;
-  streamed.placement.dram_bytes = parse_bytes("--dram", options.dram);
-  const Measured none = measure(runtime, model, streamed, options.steps);
-  streamed.placement.residency = true;
-  const Measured automatic = measure(runtime, model, streamed, options.steps);
-  const DeviceProfile drive = drive_profile(options, none.read, none.written);
-  Measured reference = none;
-  if (options.all_dram) reference = measure(runtime, model, trainer, options.steps);
+  /// @pre options has a row that streams
+  int run() {
+    // The smallest first: the peak of memory is that of the whole process.
+    if (has("none")) measure_row("none", none_);
+    if (has("delayed")) measure_row("delayed", delayed());
+    if (has("auto")) measure_row("auto", auto_);
+    drive_ = drive_profile(runtime_, options_, rows_.front().measured);
+    if (has("dram")) measure_row("dram", dram_);
+    for (Row& row : rows_) row.bound = bound(row);
+    if (runtime_.communicator().rank() == 0) {
+      print(rows_, drive_, runtime_.communicator().size(),
+            static_cast<double>(model_.parameter_count()), options_);
+    }
+    return 0;
+  }
 
-  const double forward = reference.cpu_forward / cores;
-  const double backward = reference.cpu_backward / cores;
-  const auto io = [&](std::uint64_t read, std::uint64_t written) {
-    return io_seconds(static_cast<double>(read), static_cast<double>(written), drive);
-  };
-  const SwapTraffic& p = none.predicted;
-  rows.push_back({"none", none,
-                  std::max(forward, io(p.forward_read, p.forward_written)) +
-                      std::max(backward, io(p.backward_read, p.backward_written))});
-  rows.push_back({"auto", automatic,
-                  std::max(forward + backward,
-                           io(automatic.predicted.read(), automatic.predicted.written()))});
-  if (options.all_dram) rows.push_back({"DRAM", reference, forward + backward});
-  print(rows, drive, static_cast<double>(model.parameter_count()), options);
-  return 0;
-}
+ private:
+  bool has(const char* row) const { return std::ranges::count(options_.rows, row) > 0; }
+
+  void measure_row(const std::string& what, const TrainerOptions& options) {
+    rows_.push_back({what, measure(runtime_, model_, options, options_.steps)});
+  }
+
+  /// Two chunks more for each of the lanes that read, update and write.
+  TrainerOptions delayed() const {
+    constexpr std::uint64_t kMoreChunks = 3 * 2;
+    TrainerOptions result = none_;
+    *result.placement.dram_bytes += kMoreChunks * rows_.front().measured.chunk_bytes;
+    result.make_engine =
+        test::decorate<test::DelayingIoEngine>(std::chrono::milliseconds(options_.delay_ms));
+    return result;
+  }
+
+  double bound(const Row& row) const {
+    // The last row has the least I/O to wait for: its compute is the purest.
+    const auto cores = static_cast<double>(runtime_.binding().compute_threads);
+    const double forward = rows_.back().measured.cpu_forward / cores;
+    const double backward = rows_.back().measured.cpu_backward / cores;
+    const SwapTraffic& traffic = row.measured.predicted;
+    const auto io = [&](std::uint64_t read, std::uint64_t written) {
+      const int ranks = runtime_.communicator().size();
+      return io_seconds(static_cast<double>(read) * ranks, static_cast<double>(written) * ranks,
+                        drive_);
+    };
+    if (row.what == "none") {
+      return std::max(forward, io(traffic.forward_read, traffic.forward_written)) +
+             std::max(backward, io(traffic.backward_read, traffic.backward_written));
+    }
+    if (row.what == "delayed") return rows_.front().measured.seconds;
+    return std::max(forward + backward, io(traffic.read(), traffic.written()));
+  }
+
+  Runtime& runtime_;
+  const Options& options_;
+  const Model model_;
+  TrainerOptions dram_, auto_, none_;
+  DeviceProfile drive_;
+  std::vector<Row> rows_;
+};
 
 }  // namespace
 }  // namespace strata
@@ -207,12 +268,15 @@ int main(int argc, char** argv) {
     app.add_option("--micro_batches", options.micro_batches)->capture_default_str();
     app.add_option("--steps", options.steps)->capture_default_str();
     app.add_option("--io_seconds", options.io_seconds)->capture_default_str();
-    app.add_flag("!--no_all_dram", options.all_dram, "take compute from the streamed run instead");
+    app.add_option("--delay_ms", options.delay_ms)->capture_default_str();
+    app.add_option("--rows", options.rows, "of none, delayed (after none), auto, dram")
+        ->check(CLI::IsMember({"none", "delayed", "auto", "dram"}))
+        ->capture_default_str();
     try {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
       return app.exit(error);
     }
-    return strata::run_benchmark(runtime, options);
+    return strata::Benchmark(runtime, options).run();
   });
 }
