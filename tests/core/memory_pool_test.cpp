@@ -99,7 +99,7 @@ TEST(MemoryPool, ServesInTheOrderOfTheCallsEvenWhenALaterOneWouldFit) {
   std::atomic<bool> large_called = false;
   std::thread large([&] {
     large_called = true;
-    const PoolBlock block = pool.acquire(2 * kPage);
+    const PoolBlock block = pool.acquire(4 * kPage);  // all of it: nobody is served beside it
     large_place = ++served;
   });
   while (!large_called) std::this_thread::yield();
