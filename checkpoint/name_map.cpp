@@ -49,15 +49,37 @@ constexpr ModuleRow kLlama[] = {
     {"attention.k", "self_attn.k_proj"},
     {"attention.v", "self_attn.v_proj"},
     {"attention.o", "self_attn.o_proj"},
+    {"attention.q_norm", "self_attn.q_norm"},
+    {"attention.k_norm", "self_attn.k_norm"},
     {"mlp_norm", "post_attention_layernorm"},
     {"mlp.gate", "mlp.gate_proj"},
     {"mlp.up", "mlp.up_proj"},
     {"mlp.down", "mlp.down_proj"},
     {"head.norm", "norm"},
 };
+constexpr ModuleRow kOpt[] = {
+    {"embedding.tokens", "decoder.embed_tokens"},
+    {"embedding.positions", "decoder.embed_positions"},
+    {"embedding.project_in", "decoder.project_in"},
+    {"attention_norm", "self_attn_layer_norm"},
+    {"attention.q", "self_attn.q_proj"},
+    {"attention.k", "self_attn.k_proj"},
+    {"attention.v", "self_attn.v_proj"},
+    {"attention.o", "self_attn.out_proj"},
+    {"mlp_norm", "final_layer_norm"},
+    {"mlp.up", "fc1"},
+    {"mlp.down", "fc2"},
+    {"head.norm", "decoder.final_layer_norm"},
+    {"head.project_out", "decoder.project_out"},
+};
+/// Mistral and Qwen2 name what they have as Llama does; Qwen3 adds the norms of heads.
 constexpr std::array kNames{
     NameRow{"gpt2", "transformer.", "h.", kGpt2},
     NameRow{"llama", "model.", "layers.", kLlama},
+    NameRow{"mistral", "model.", "layers.", kLlama},
+    NameRow{"qwen2", "model.", "layers.", kLlama},
+    NameRow{"qwen3", "model.", "layers.", kLlama},
+    NameRow{"opt", "model.", "decoder.layers.", kOpt},
 };
 
 constexpr const char* kHead = "lm_head.weight";

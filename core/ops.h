@@ -25,6 +25,7 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;   ///< G; query head h reads key/value head h / (H / G)
   std::int64_t head_size = 0;  ///< D
   float scale = 1.0f;          ///< on the scores, usually D^-0.5
+  std::int64_t window = 0;     ///< keys a query sees at most, the last one its own; 0: all
 };
 
 /// The operations a model is written in. Each enqueues on `stream` and returns; operands must stay
@@ -94,9 +95,10 @@ class Ops {
 
   /// y[T, H D] = softmax(scale q k^T) v per head, softmax in fp32. Query t of a sequence sees keys
   /// s of the same sequence with first_key[t] <= s <= t, where first_key[T] int32 counts within the
-  /// sequence (empty: 0): causal attention, packed documents and sliding windows are all this.
-  /// q[T, H D], k, v[T, G D] compute. log_sum[T, H] fp32 is kept for the gradient. A query that sees
-  /// no key gives zeros.
+  /// sequence (empty: 0), and with a window also t - window < s: causal attention, packed documents
+  /// and sliding windows.
+  /// q[T, H D], k, v[T, G D] compute. log_sum[T, H] fp32 is kept for the gradient. A query that
+  /// sees no key gives zeros.
   virtual void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                          ConstTensorView v, ConstTensorView first_key, TensorView y,
                          TensorView log_sum, Stream& stream) = 0;

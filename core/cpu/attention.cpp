@@ -36,7 +36,7 @@ struct Operands {
   QueryRange range(std::int64_t sequence, std::int64_t query) const {
     const std::int32_t* first =
         first_key != nullptr ? first_key + sequence * shape.tokens : nullptr;
-    return query_range(first, query, std::min(kTile, shape.tokens - query));
+    return query_range(first, shape.window, query, std::min(kTile, shape.tokens - query));
   }
 };
 
@@ -274,6 +274,7 @@ void check_operands(const char* operation, const AttentionShape& shape, ConstTen
   expects(shape.sequences >= 0 && shape.tokens >= 0 && shape.head_size > 0 && shape.kv_heads > 0 &&
               shape.heads > 0 && shape.heads % shape.kv_heads == 0,
           "attention: heads must be a positive multiple of kv_heads, and head_size positive");
+  expects(shape.window >= 0, "attention: the window must not be negative");
   const std::int64_t tokens = shape.sequences * shape.tokens;
   expect_compute(operation, "q", q);
   expect_tensor(operation, "q", q, q.dtype(), {tokens, shape.heads * shape.head_size});

@@ -148,14 +148,17 @@ void store_rows(const float* from, std::int64_t rows, std::int64_t head_size, T*
   }
 }
 
-QueryRange query_range(const std::int32_t* first_key, std::int64_t query, std::int64_t queries) {
+QueryRange query_range(const std::int32_t* first_key, std::int64_t window, std::int64_t query,
+                       std::int64_t queries) {
   QueryRange range{};
   range.end = query + queries;
   range.begin = range.end;
   for (std::int64_t lane = 0; lane < kTile; ++lane) {
     const bool inside = lane < queries;
-    const std::int32_t first =
-        inside && first_key != nullptr ? std::max(first_key[query + lane], 0) : 0;
+    std::int32_t first = inside && first_key != nullptr ? std::max(first_key[query + lane], 0) : 0;
+    if (window > 0) {
+      first = static_cast<std::int32_t>(std::max<std::int64_t>(first, query + lane - window + 1));
+    }
     range.first[lane] = inside ? first : std::numeric_limits<std::int32_t>::max();
     range.last[lane] = inside ? static_cast<std::int32_t>(query + lane) : -1;
     if (inside) range.begin = std::min<std::int64_t>(range.begin, first);

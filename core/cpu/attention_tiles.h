@@ -46,7 +46,9 @@ struct QueryRange {
   std::int64_t end;    ///< one past the last
 };
 /// @param first_key of the sequence's first token, or nullptr for 0 everywhere
-QueryRange query_range(const std::int32_t* first_key, std::int64_t query, std::int64_t queries);
+/// @param window as in AttentionShape
+QueryRange query_range(const std::int32_t* first_key, std::int64_t window, std::int64_t query,
+                       std::int64_t queries);
 
 /// Whether every lane sees every key of [key, key + kTile).
 bool sees_all(const QueryRange& range, std::int64_t key);

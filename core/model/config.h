@@ -16,42 +16,55 @@ enum class PositionKind : std::uint8_t { kLearned, kRotary };
 
 /// How rotary frequencies f are stretched for contexts longer than those of pretraining.
 struct RotaryScaling {
-  enum class Kind : std::uint8_t { kNone, kLinear, kLlama3 };
+  enum class Kind : std::uint8_t { kNone, kLinear, kLlama3, kYarn };
 
   Kind kind = Kind::kNone;
-  double factor = 1.0;  ///< kLinear: f / factor. kLlama3: the same for the long wavelengths only
+  double factor = 1.0;  ///< kLinear: f / factor. Others: the same for the long wavelengths only
   double low_frequency_factor = 1.0;    ///< kLlama3: wavelengths over original / low are divided
   double high_frequency_factor = 4.0;   ///< kLlama3: wavelengths under original / high are kept
-  std::int64_t original_positions = 0;  ///< kLlama3: context length of pretraining
+  std::int64_t original_positions = 0;  ///< kLlama3, kYarn: context length of pretraining
+  // kYarn (arXiv 2309.00071): a pair of dimensions that turns `beta_fast` times or more within
+  // original_positions is kept, one that turns `beta_slow` times or fewer is divided.
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  bool whole_dimensions = true;  ///< the border dimensions are rounded outwards
+  double magnitude = 1.0;        ///< kYarn: cos and sin are multiplied by it
 
   bool operator==(const RotaryScaling&) const = default;
 };
 
-/// One decoder-only transformer with pre-norm layers: everything that decides its parameters and
-/// its mathematics. A plain value; parse_config() and preset() return only values that passed
-/// check(). Dropout is not part of it: Strata trains without.
+/// One decoder-only transformer: everything that decides its parameters and its mathematics. A
+/// plain value; parse_config() and preset() return only values that passed check(). Dropout is not
+/// part of it: Strata trains without.
 struct ModelConfig {
-  std::string family;  ///< `model_type` of config.json: "gpt2", "llama"
+  std::string family;  ///< `model_type` of config.json: "gpt2", "llama", "opt", ...
 
-  std::int64_t vocab_size = 0;  ///< rows of the token table, [1, 2^31)
-  std::int64_t hidden = 0;      ///< C
+  std::int64_t vocab_size = 0;   ///< rows of the token table, [1, 2^31)
+  std::int64_t hidden = 0;       ///< C
+  std::int64_t token_width = 0;  ///< of the token table; projected to and from `hidden`. 0: hidden
   std::int64_t layers = 0;
   std::int64_t heads = 0;          ///< H
   std::int64_t kv_heads = 0;       ///< G, divides heads
   std::int64_t head_size = 0;      ///< D; heads * head_size need not be `hidden`
   std::int64_t intermediate = 0;   ///< width of the MLP
-  std::int64_t max_positions = 0;  ///< kLearned: rows of the position table. kRotary: advice only
+  std::int64_t max_positions = 0;  ///< kLearned: a limit. kRotary: advice only
 
   NormKind norm = NormKind::kRms;
   float norm_epsilon = 1e-5f;
+  bool pre_norm = true;         ///< x + f(norm(x)) instead of norm(x + f(x))
+  bool final_norm = true;       ///< before the head
+  bool query_key_norm = false;  ///< RMS norm of each head of q and k, before they are turned
 
   PositionKind positions = PositionKind::kRotary;
+  std::int64_t position_offset = 0;  ///< kLearned: the table's row of position 0
   double rope_theta = 10000.0;
   RotaryScaling rope_scaling;
 
   Activation activation = Activation::kSilu;
   bool gated_mlp = true;     ///< down(f(gate x) * up x) instead of down(f(up x))
   bool scale_scores = true;  ///< attention scores times head_size^-0.5
+  std::int64_t window = 0;   ///< tokens that attention sees, its own included; 0: the whole past
+  std::int64_t first_windowed_layer = 0;  ///< layers before it see the whole past
 
   bool query_key_value_bias = false;
   bool output_bias = false;
@@ -66,6 +79,11 @@ struct ModelConfig {
   std::int32_t begin_token = -1;         ///< `bos_token_id`; -1: none
 
   bool norm_bias() const noexcept { return norm == NormKind::kLayer; }
+  bool projects_tokens() const noexcept { return token_width > 0 && token_width != hidden; }
+  std::int64_t table_width() const noexcept { return token_width > 0 ? token_width : hidden; }
+  std::int64_t window_of(std::int64_t layer) const noexcept {
+    return layer >= first_windowed_layer ? window : 0;
+  }
   float attention_scale() const noexcept;
   std::int64_t query_width() const noexcept { return heads * head_size; }         ///< H D
   std::int64_t key_value_width() const noexcept { return kv_heads * head_size; }  ///< G D

@@ -4,13 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "core/json_file.h"
-#include "core/model/config.h"
+#include "core/model/config_keys.h"
 #include "core/model/family.h"
 
 namespace strata {
@@ -21,109 +18,12 @@ using nlohmann::json;
 constexpr std::size_t kMaxConfigBytes = 1 << 20;
 constexpr int kMaxDepth = 16;
 
-/// One JSON object with typed, named access. A key that is null counts as absent, as in
-/// transformers.
-class Keys {
- public:
-  Keys(const json& object, std::string path) : object_(object), path_(std::move(path)) {}
-
-  const json* find(const char* key) const {
-    const auto found = key == nullptr ? object_.end() : object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  [[noreturn]] void refuse(const char* key, const json& value, const std::string& supported) const {
-    throw FormatError(fmt::format("{}: \"{}\" is {:.200}; supported is {}", path_, key,
-                                  value.dump(-1, ' ', true, json::error_handler_t::replace),
-                                  supported));
-  }
-
-  std::int64_t integer(const char* key, std::optional<std::int64_t> absent = {}) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent_or_throw(key, absent);
-    if (!value->is_number_unsigned() ||
-        value->get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) {
-      refuse(key, *value, "a whole number from 0 to 2^63 - 1");
-    }
-    return value->get<std::int64_t>();
-  }
-
-  double real(const char* key, std::optional<double> absent = {}) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent_or_throw(key, absent);
-    if (!value->is_number() || !std::isfinite(value->get<double>()))
-      refuse(key, *value, "a number");
-    return value->get<double>();
-  }
-
-  bool boolean(const char* key, bool absent) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent;
-    if (!value->is_boolean()) refuse(key, *value, "true or false");
-    return value->get<bool>();
-  }
-
-  std::string text(const char* key, std::optional<std::string> absent = {}) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent_or_throw(key, std::move(absent));
-    if (!value->is_string()) refuse(key, *value, "a string");
-    return value->get<std::string>();
-  }
-
-  const std::string& path() const { return path_; }
-  const json& object() const { return object_; }
-
- private:
-  template <typename T>
-  T absent_or_throw(const char* key, std::optional<T> absent) const {
-    if (!absent) throw FormatError(fmt::format("{}: the key \"{}\" is missing", path_, key));
-    return *std::move(absent);
-  }
-
-  const json& object_;
-  std::string path_;
-};
-
-// ---- names of values
-// -----------------------------------------------------------------------------
-
-constexpr std::pair<const char*, Activation> kActivations[] = {
-    {"gelu_new", Activation::kGeluNew}, {"gelu_pytorch_tanh", Activation::kGeluNew},
-    {"silu", Activation::kSilu},        {"swish", Activation::kSilu},
-    {"relu", Activation::kRelu},
-};
-constexpr std::pair<const char*, Dtype> kWeightDtypes[] = {
-    {"float32", Dtype::kF32}, {"bfloat16", Dtype::kBf16}, {"float16", Dtype::kF16}};
-
-template <typename Value, std::size_t N>
-Value value_named(const Keys& keys, const char* key,
-                  const std::pair<const char*, Value> (&table)[N], std::string text) {
-  if (text.starts_with("torch.")) text.erase(0, 6);
-  std::string known;
-  for (const auto& [name, value] : table) {
-    if (text == name) return value;
-    known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", name);
-  }
-  keys.refuse(key, json(text), known);
-}
-
-template <typename Value, std::size_t N>
-const char* name_of(Value value, const std::pair<const char*, Value> (&table)[N]) {
-  for (const auto& [name, candidate] : table) {
-    if (candidate == value) return name;
-  }
-  throw Error("this value has no name in a config.json");
-}
-
-// ---- reading
-// -------------------------------------------------------------------------------------
-
 /// Keys that change the mathematics and have one supported value; null counts as absent.
 void refuse_unsupported(const Keys& keys) {
   static const std::pair<const char*, json> kOnly[] = {
       {"quantization_config", nullptr},    {"scale_attn_by_inverse_layer_idx", false},
       {"reorder_and_upcast_attn", false},  {"add_cross_attention", false},
-      {"is_encoder_decoder", false},       {"sliding_window", nullptr},
+      {"is_encoder_decoder", false},       {"layer_norm_elementwise_affine", true},
       {"attn_logit_softcapping", nullptr}, {"final_logit_softcapping", nullptr},
       {"partial_rotary_factor", 1.0},      {"pruned_heads", json::object()},
   };
@@ -131,11 +31,6 @@ void refuse_unsupported(const Keys& keys) {
     const json* value = keys.find(key);
     if (value != nullptr && *value != only) {
       keys.refuse(key, *value, only.is_null() ? "null (no such thing)" : only.dump());
-    }
-  }
-  if (const json* types = keys.find("layer_types")) {
-    for (const json& type : *types) {
-      if (type != "full_attention") keys.refuse("layer_types", type, "\"full_attention\"");
     }
   }
 }
@@ -158,38 +53,69 @@ const Family& read_family(const Keys& keys) {
   return *family;
 }
 
-/// `rope` is rope_scaling (transformers 4) or rope_parameters (5).
-RotaryScaling read_scaling(const Keys& rope) {
-  static constexpr std::string_view kKnown[] = {"rope_type",
-                                                "type",
-                                                "rope_theta",
-                                                "factor",
-                                                "low_freq_factor",
-                                                "high_freq_factor",
-                                                "original_max_position_embeddings",
-                                                "partial_rotary_factor"};
+double yarn_magnitude(double factor, double scale = 1.0) {
+  return factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0;
+}
+
+void read_yarn(const Keys& rope, std::int64_t max_positions, RotaryScaling& scaling) {
+  scaling.kind = RotaryScaling::Kind::kYarn;
+  scaling.original_positions = rope.integer("original_max_position_embeddings", max_positions);
+  scaling.beta_fast = rope.real("beta_fast", scaling.beta_fast);
+  scaling.beta_slow = rope.real("beta_slow", scaling.beta_slow);
+  scaling.whole_dimensions = rope.boolean("truncate", true);
+  const double own = rope.real("mscale", 0.0);
+  const double all = rope.real("mscale_all_dim", 0.0);
+  const double derived = own != 0.0 && all != 0.0 ? yarn_magnitude(scaling.factor, own) /
+                                                        yarn_magnitude(scaling.factor, all)
+                                                  : yarn_magnitude(scaling.factor);
+  scaling.magnitude = rope.real("attention_factor", derived);
+}
+
+/// Refuses keys that this type of rope does not have.
+void check_rope_keys(const Keys& rope, const std::string& type) {
+  std::vector<std::string_view> known = {"rope_type",
+                                         "type",
+                                         "rope_theta",
+                                         "factor",
+                                         "low_freq_factor",
+                                         "high_freq_factor",
+                                         "partial_rotary_factor",
+                                         "original_max_position_embeddings"};
+  if (type == "yarn") {
+    known.insert(known.end(), {"attention_factor", "beta_fast", "beta_slow", "mscale",
+                               "mscale_all_dim", "truncate"});
+  }
   for (const auto& [key, value] : rope.object().items()) {
-    if (std::find(std::begin(kKnown), std::end(kKnown), key) == std::end(kKnown)) {
-      rope.refuse(key.c_str(), value, "a rope without this key");
+    if (std::ranges::count(known, key) == 0) {
+      rope.refuse(key.c_str(), value, fmt::format("a \"{}\" rope without this key", type));
     }
   }
   if (rope.real("partial_rotary_factor", 1.0) != 1.0) {
     rope.refuse("partial_rotary_factor", *rope.find("partial_rotary_factor"), "1");
   }
+}
+
+/// `rope` is rope_scaling (transformers 4) or rope_parameters (5).
+RotaryScaling read_scaling(const Keys& rope, std::int64_t max_positions) {
   const char* key = rope.find("rope_type") != nullptr ? "rope_type" : "type";
   const std::string type = rope.text(key, "default");
+  check_rope_keys(rope, type);
   RotaryScaling scaling;
   if (type == "default") return scaling;
-  if (type != "linear" && type != "llama3") {
-    rope.refuse(key, type, "\"default\", \"linear\" or \"llama3\"");
-  }
-  scaling.factor = rope.real("factor");
-  scaling.kind = RotaryScaling::Kind::kLinear;
-  if (type == "llama3") {
+  if (type == "linear") {
+    scaling.kind = RotaryScaling::Kind::kLinear;
+    scaling.factor = rope.real("factor");
+  } else if (type == "llama3") {
     scaling.kind = RotaryScaling::Kind::kLlama3;
+    scaling.factor = rope.real("factor");
     scaling.low_frequency_factor = rope.real("low_freq_factor");
     scaling.high_frequency_factor = rope.real("high_freq_factor");
     scaling.original_positions = rope.integer("original_max_position_embeddings");
+  } else if (type == "yarn") {
+    scaling.factor = rope.real("factor");
+    read_yarn(rope, max_positions, scaling);
+  } else {
+    rope.refuse(key, type, "\"default\", \"linear\", \"llama3\" or \"yarn\"");
   }
   return scaling;
 }
@@ -207,7 +133,7 @@ void read_rotary(const Keys& keys, ModelConfig& config) {
                   fmt::format("one value, and {} says {}", key, theta));
     }
     config.rope_theta = theta;
-    const RotaryScaling scaling = read_scaling(rope);
+    const RotaryScaling scaling = read_scaling(rope, config.max_positions);
     if (config.rope_scaling.kind != RotaryScaling::Kind::kNone && scaling != config.rope_scaling) {
       keys.refuse(key, *object, "what rope_scaling says");
     }
@@ -238,10 +164,14 @@ void read_dimensions(const Keys& keys, const Family& family, ModelConfig& config
   config.hidden = keys.integer(family.keys.hidden);
   config.layers = keys.integer(family.keys.layers);
   config.heads = keys.integer(family.keys.heads);
-  config.kv_heads = keys.integer(family.keys.kv_heads, config.heads);
+  const bool says_kv_heads = keys.has(family.keys.kv_heads) || family.default_kv_heads == 0;
+  config.kv_heads =
+      keys.integer(family.keys.kv_heads, says_kv_heads ? config.heads : family.default_kv_heads);
   config.max_positions = keys.integer(family.keys.positions, family.default_positions);
   if (keys.find(family.keys.head_size) != nullptr) {
     config.head_size = keys.integer(family.keys.head_size);
+  } else if (family.default_head_size > 0) {
+    config.head_size = family.default_head_size;
   } else if (config.heads < 1 || config.hidden % config.heads != 0) {
     throw FormatError(fmt::format("{}: \"{}\" is {}, which is not a multiple of \"{}\", {}",
                                   keys.path(), family.keys.hidden, config.hidden, family.keys.heads,
@@ -253,6 +183,56 @@ void read_dimensions(const Keys& keys, const Family& family, ModelConfig& config
   config.intermediate =
       keys.integer(family.keys.intermediate,
                    four_times ? std::optional<std::int64_t>(4 * config.hidden) : std::nullopt);
+  const std::int64_t width = keys.integer(family.keys.token_width, config.hidden);
+  config.token_width = width == config.hidden ? 0 : width;
+  config.position_offset = family.position_offset;
+}
+
+void read_norms(const Keys& keys, const Family& family, ModelConfig& config) {
+  config.norm = family.norm;
+  config.norm_epsilon = static_cast<float>(
+      keys.real(family.keys.epsilon, static_cast<double>(family.default_epsilon)));
+  config.pre_norm = keys.boolean(family.keys.pre_norm, true);
+  config.final_norm = config.pre_norm && !keys.boolean(family.keys.no_final_norm, false);
+  config.query_key_norm = family.query_key_norm;
+}
+
+/// Layers with a window must be the last ones.
+void read_layer_types(const Keys& keys, ModelConfig& config) {
+  const json* types = keys.find("layer_types");
+  if (types == nullptr) return;
+  if (!types->is_array() || static_cast<std::int64_t>(types->size()) != config.layers) {
+    keys.refuse("layer_types", *types, fmt::format("a list of {} layers", config.layers));
+  }
+  config.first_windowed_layer = 0;
+  bool windowed = false;
+  for (const json& type : *types) {
+    const bool full = type == "full_attention";
+    if (!full && (type != "sliding_attention" || config.window == 0)) {
+      keys.refuse("layer_types", type, "\"full_attention\", or sliding_window with a value");
+    }
+    if (full && windowed) {
+      keys.refuse("layer_types", *types, "\"full_attention\" before all \"sliding_attention\"");
+    }
+    config.first_windowed_layer += full ? 1 : 0;
+    windowed = !full;
+  }
+}
+
+void read_window(const Keys& keys, const Family& family, ModelConfig& config) {
+  if (family.keys.window == nullptr) {
+    if (const json* window = keys.find("sliding_window")) {
+      keys.refuse("sliding_window", *window, "null (no such thing)");
+    }
+  } else if (family.keys.use_window == nullptr || keys.boolean(family.keys.use_window, false)) {
+    const bool absent = !keys.has(family.keys.window);
+    config.window = keys.integer(family.keys.window, absent ? family.default_window : 0);
+    config.first_windowed_layer =
+        keys.integer(family.keys.first_windowed_layer, family.default_first_windowed_layer);
+  }
+  read_layer_types(keys, config);
+  if (config.first_windowed_layer >= config.layers) config.window = 0;
+  if (config.window == 0) config.first_windowed_layer = 0;
 }
 
 }  // namespace
@@ -265,21 +245,21 @@ ModelConfig parse_config(std::string_view text, const std::string& path) {
   ModelConfig config;
   config.family = family.model_type;
   read_dimensions(keys, family, config);
-  config.norm = family.norm;
-  config.norm_epsilon = static_cast<float>(
-      keys.real(family.keys.epsilon, static_cast<double>(family.default_epsilon)));
+  read_norms(keys, family, config);
+  read_window(keys, family, config);
   config.positions = family.position_kind;
   if (config.positions == PositionKind::kRotary) read_rotary(keys, config);
   config.gated_mlp = family.gated_mlp;
-  config.activation =
-      value_named(keys, family.keys.activation, kActivations,
-                  keys.text(family.keys.activation, family.gated_mlp ? "silu" : "gelu_new"));
+  config.activation = value_named(
+      keys, family.keys.activation, kActivations,
+      keys.text(family.keys.activation, name_of(family.default_activation, kActivations)));
   config.scale_scores = keys.boolean(family.keys.scale_scores, true);
-  const bool bias = keys.boolean(family.keys.attention_bias, family.default_attention_bias);
-  config.query_key_value_bias = config.output_bias = bias;
+  config.query_key_value_bias =
+      keys.boolean(family.keys.attention_bias, family.default_query_key_value_bias);
+  config.output_bias = keys.boolean(family.keys.attention_bias, family.default_output_bias);
   config.mlp_bias = keys.boolean(family.keys.mlp_bias, family.default_mlp_bias);
   config.tied = keys.boolean("tie_word_embeddings", family.default_tied);
-  config.initializer_range = static_cast<float>(keys.real("initializer_range", 0.02));
+  config.initializer_range = static_cast<float>(keys.real(family.keys.initializer, 0.02));
   config.scale_residual_initializer = family.scale_residual_initializer;
   const char* dtype_key = keys.find("dtype") != nullptr ? "dtype" : "torch_dtype";
   config.weight_dtype =
@@ -291,72 +271,6 @@ ModelConfig parse_config(std::string_view text, const std::string& path) {
 
 ModelConfig read_config(const std::filesystem::path& file) {
   return parse_config(read_text_file(file, kMaxConfigBytes), file.string());
-}
-
-// ---- writing
-// -------------------------------------------------------------------------------------
-
-namespace {
-
-using nlohmann::ordered_json;
-
-void set(ordered_json& out, const char* key, ordered_json value) {
-  if (key != nullptr) out[key] = std::move(value);
-}
-
-/// The shortest decimal that reads back as the same float: 1e-05, not 9.999999747378752e-06.
-double decimal(float value) { return std::stod(fmt::format("{}", value)); }
-
-ordered_json rope_scaling(const RotaryScaling& scaling) {
-  if (scaling.kind == RotaryScaling::Kind::kNone) return nullptr;
-  ordered_json out;
-  out["rope_type"] = scaling.kind == RotaryScaling::Kind::kLinear ? "linear" : "llama3";
-  out["factor"] = scaling.factor;
-  if (scaling.kind == RotaryScaling::Kind::kLinear) return out;
-  out["low_freq_factor"] = scaling.low_frequency_factor;
-  out["high_freq_factor"] = scaling.high_frequency_factor;
-  out["original_max_position_embeddings"] = scaling.original_positions;
-  return out;
-}
-
-void write_dimensions(const ModelConfig& config, const Family& family, ordered_json& out) {
-  set(out, "vocab_size", config.vocab_size);
-  set(out, family.keys.hidden, config.hidden);
-  set(out, family.keys.layers, config.layers);
-  set(out, family.keys.heads, config.heads);
-  set(out, family.keys.kv_heads, config.kv_heads);
-  set(out, family.keys.head_size, config.head_size);
-  set(out, family.keys.intermediate, config.intermediate);
-  set(out, family.keys.positions, config.max_positions);
-}
-
-}  // namespace
-
-std::string to_json(const ModelConfig& config) {
-  const Family* family = find_family(config.family);
-  expects(family != nullptr, "the config has no family that a config.json can name");
-  ordered_json out;
-  out["architectures"] = {family->causal_class};
-  out["model_type"] = family->model_type;
-  write_dimensions(config, *family, out);
-  set(out, family->keys.epsilon, decimal(config.norm_epsilon));
-  if (config.positions == PositionKind::kRotary) {
-    out["rope_theta"] = config.rope_theta;
-    out["rope_scaling"] = rope_scaling(config.rope_scaling);
-  }
-  set(out, family->keys.activation, name_of(config.activation, kActivations));
-  set(out, family->keys.scale_scores, config.scale_scores);
-  set(out, family->keys.attention_bias, config.query_key_value_bias);
-  set(out, family->keys.mlp_bias, config.mlp_bias);
-  out["tie_word_embeddings"] = config.tied;
-  out["initializer_range"] = decimal(config.initializer_range);
-  out["torch_dtype"] = name_of(config.weight_dtype, kWeightDtypes);
-  out["bos_token_id"] = nullptr;
-  if (config.begin_token >= 0) out["bos_token_id"] = config.begin_token;
-  out["eos_token_id"] = nullptr;
-  if (config.end_tokens.size() == 1) out["eos_token_id"] = config.end_tokens.front();
-  if (config.end_tokens.size() > 1) out["eos_token_id"] = config.end_tokens;
-  return out.dump(2) + "\n";
 }
 
 }  // namespace strata

@@ -73,6 +73,10 @@ class Graph {
   Value constant(ConstTensorView tensor) {
     return input({const_cast<void*>(tensor.data()), tensor.dtype(), tensor.shape()}, false);
   }
+  /// A value of another graph on the same workspace, with a gradient of this one.
+  Value watched(const Value& value) {
+    return {value.view_, value.memory_, input(value.view_, true).slot_};
+  }
   /// Fresh memory of the workspace, content unspecified.
   Value allocate(Dtype dtype, Shape shape);
 
@@ -82,8 +86,9 @@ class Graph {
 
   Value linear(const Value& x, Parameter weight, Parameter bias);
   Value embedding(ConstTensorView ids, Parameter table);
-  /// x + table[ids], in the memory of x.
-  Value add_embedding(Value x, ConstTensorView ids, Parameter table);
+  /// x + table[ids + first_row], in the memory of x.
+  Value add_embedding(Value x, ConstTensorView ids, Parameter table, std::int64_t first_row = 0);
+  /// Of each group of weight->shape[0] elements of a row: the whole row, or every head.
   Value rms_norm(const Value& x, Parameter weight, float epsilon);
   Value layer_norm(const Value& x, Parameter weight, Parameter bias, float epsilon);
   /// Rotates in the memory of x: pass a value that nothing else needs.

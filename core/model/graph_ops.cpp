@@ -39,13 +39,14 @@ Value Graph::embedding(ConstTensorView ids, Parameter table) {
   });
 }
 
-Value Graph::add_embedding(Value x, ConstTensorView ids, Parameter table) {
-  ops_.embedding(ids, parameters_.weight(table), x.view(), true, stream_);
+Value Graph::add_embedding(Value x, ConstTensorView ids, Parameter table, std::int64_t first_row) {
+  const ConstTensorView rows = parameters_.weight(table);
+  ops_.embedding(ids, rows.rows(first_row, rows.shape()[0] - first_row), x.view(), true, stream_);
   if (!recording_ || !(trainable(table) || x.slot_)) return x;
   const Value before = x;
-  return record(std::move(x), [this, before, ids, table](const Value& dy) {
+  return record(std::move(x), [this, before, ids, table, first_row](const Value& dy) {
     if (trainable(table)) {
-      ops_.embedding_backward(ids, dy.view(), 0, parameters_.gradient(table), stream_);
+      ops_.embedding_backward(ids, dy.view(), -first_row, parameters_.gradient(table), stream_);
     }
     contribute(before, dy);
   });
@@ -53,14 +54,16 @@ Value Graph::add_embedding(Value x, ConstTensorView ids, Parameter table) {
 
 Value Graph::rms_norm(const Value& x, Parameter weight, float epsilon) {
   const ConstTensorView w = parameters_.weight(weight);
+  const Shape groups{x.shape().numel() / w.numel(), w.numel()};
   Value y = allocate(compute_, x.shape());
-  const Value rstd = allocate(Dtype::kF32, {x.shape()[0]});
-  ops_.rms_norm(x.view(), w, epsilon, y.view(), rstd.view(), stream_);
+  const Value rstd = allocate(Dtype::kF32, {groups[0]});
+  ops_.rms_norm(x.view().reshape(groups), w, epsilon, y.view().reshape(groups), rstd.view(),
+                stream_);
   if (!recording_ || !(trainable(weight) || x.slot_)) return y;
-  return record(std::move(y), [this, x, w, weight, rstd](const Value& dy) {
+  return record(std::move(y), [this, x, w, weight, groups, rstd](const Value& dy) {
     Value dx = allocate(compute_, x.shape());
-    ops_.rms_norm_backward(dy.view(), x.view(), w, rstd.view(), dx.view(),
-                           parameters_.gradient(weight), stream_);
+    ops_.rms_norm_backward(dy.view().reshape(groups), x.view().reshape(groups), w, rstd.view(),
+                           dx.view().reshape(groups), parameters_.gradient(weight), stream_);
     contribute(x, std::move(dx));
   });
 }

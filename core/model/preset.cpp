@@ -23,20 +23,58 @@ constexpr std::array kGpt2{
     Gpt2Row{"gpt-1t", 128, 25600, 160, 2048, false},  // 1.009e12
 };
 
+/// Positions 2048, vocabulary 50272, tied.
+struct OptRow {
+  const char* name;
+  std::int64_t layers, hidden, heads;
+};
+
+constexpr std::array kOpt{
+    OptRow{"opt-125m", 12, 768, 12},   OptRow{"opt-1.3b", 24, 2048, 32},
+    OptRow{"opt-6.7b", 32, 4096, 32},  OptRow{"opt-13b", 40, 5120, 40},
+    OptRow{"opt-30b", 48, 7168, 56},   OptRow{"opt-66b", 64, 9216, 72},
+    OptRow{"opt-175b", 96, 12288, 96},
+};
+
+/// RMS norms, rotary positions, gated MLP.
 struct LlamaRow {
   const char* name;
-  std::int64_t vocab, layers, hidden, intermediate, heads, kv_heads;
-  double scaling;  ///< factor of llama3 scaling; 0: none, and 2048 positions
+  const char* family;
+  std::int64_t vocab, layers, hidden, intermediate, heads, kv_heads, positions;
+  double theta;
+  double scaling;  ///< factor of llama3 scaling; 0: none
   bool tied;
   std::int32_t begin_token, end_token;
+  Dtype dtype = Dtype::kBf16;
 };
+
+constexpr LlamaRow llama_3(const char* name, std::int64_t layers, std::int64_t hidden,
+                           std::int64_t intermediate, std::int64_t heads, double scaling,
+                           bool tied) {
+  return {name, "llama", 128256, layers,  hidden, intermediate, heads,
+          8,    131072,  5e5,    scaling, tied,   128000,       128001};
+}
+constexpr LlamaRow qwen_25(const char* name, std::int64_t vocab, std::int64_t layers,
+                           std::int64_t hidden, std::int64_t intermediate, std::int64_t heads,
+                           std::int64_t kv_heads, bool tied) {
+  return {name,     "qwen2", vocab, layers, hidden, intermediate, heads,
+          kv_heads, 32768,   1e6,   0.0,    tied,   -1,           151643};
+}
 
 constexpr std::array kLlama{
     // 257 = the bytes and an end-of-document token; 26.0M parameters
-    LlamaRow{"llama-26m", 257, 8, 512, 1408, 8, 8, 0.0, false, -1, 256},
-    LlamaRow{"llama-1b", 128256, 16, 2048, 8192, 32, 8, 32.0, true, 128000, 128001},
-    LlamaRow{"llama-8b", 128256, 32, 4096, 14336, 32, 8, 8.0, false, 128000, 128001},
-    LlamaRow{"llama-70b", 128256, 80, 8192, 28672, 64, 8, 8.0, false, 128000, 128001},
+    LlamaRow{"llama-26m", "llama", 257, 8, 512, 1408, 8, 8, 2048, 1e4, 0.0, false, -1, 256,
+             Dtype::kF32},
+    llama_3("llama-1b", 16, 2048, 8192, 32, 32.0, true),
+    llama_3("llama-8b", 32, 4096, 14336, 32, 8.0, false),
+    llama_3("llama-70b", 80, 8192, 28672, 64, 8.0, false),
+    llama_3("llama-3.2-1b", 16, 2048, 8192, 32, 32.0, true),
+    llama_3("llama-3.1-8b", 32, 4096, 14336, 32, 8.0, false),
+    llama_3("llama-3.1-70b", 80, 8192, 28672, 64, 8.0, false),
+    LlamaRow{"mistral-7b", "mistral", 32768, 32, 4096, 14336, 32, 8, 32768, 1e6, 0.0, false, 1, 2},
+    qwen_25("qwen2.5-0.5b", 151936, 24, 896, 4864, 14, 2, true),
+    qwen_25("qwen2.5-3b", 151936, 36, 2048, 11008, 16, 2, true),
+    qwen_25("qwen2.5-7b", 152064, 28, 3584, 18944, 28, 4, false),
 };
 
 ModelConfig make_gpt2(const Gpt2Row& row) {
@@ -61,9 +99,32 @@ ModelConfig make_gpt2(const Gpt2Row& row) {
   return config;
 }
 
+ModelConfig make_opt(const OptRow& row) {
+  ModelConfig config;
+  config.family = "opt";
+  config.vocab_size = 50272;
+  config.hidden = row.hidden;
+  config.layers = row.layers;
+  config.heads = config.kv_heads = row.heads;
+  config.head_size = row.hidden / row.heads;
+  config.intermediate = 4 * row.hidden;
+  config.max_positions = 2048;
+  config.norm = NormKind::kLayer;
+  config.positions = PositionKind::kLearned;
+  config.position_offset = 2;
+  config.activation = Activation::kRelu;
+  config.gated_mlp = false;
+  config.query_key_value_bias = config.output_bias = config.mlp_bias = true;
+  config.tied = true;
+  config.weight_dtype = Dtype::kBf16;
+  config.begin_token = 2;
+  config.end_tokens = {2};
+  return config;
+}
+
 ModelConfig make_llama(const LlamaRow& row) {
   ModelConfig config;
-  config.family = "llama";
+  config.family = row.family;
   config.vocab_size = row.vocab;
   config.hidden = row.hidden;
   config.layers = row.layers;
@@ -71,16 +132,19 @@ ModelConfig make_llama(const LlamaRow& row) {
   config.kv_heads = row.kv_heads;
   config.head_size = row.hidden / row.heads;
   config.intermediate = row.intermediate;
-  config.tied = row.tied;
-  config.end_tokens = {row.end_token};
-  config.begin_token = row.begin_token;
-  config.max_positions = 2048;
+  config.max_positions = row.positions;
+  config.rope_theta = row.theta;
   if (row.scaling > 0.0) {
-    config.max_positions = 131072;
-    config.rope_theta = 500000.0;
-    config.rope_scaling = {RotaryScaling::Kind::kLlama3, row.scaling, 1.0, 4.0, 8192};
-    config.weight_dtype = Dtype::kBf16;
+    config.rope_scaling = {
+        .kind = RotaryScaling::Kind::kLlama3, .factor = row.scaling, .original_positions = 8192};
   }
+  const bool qwen = config.family == "qwen2";
+  config.norm_epsilon = qwen ? 1e-6f : 1e-5f;
+  config.query_key_value_bias = qwen;
+  config.tied = row.tied;
+  config.weight_dtype = row.dtype;
+  config.begin_token = row.begin_token;
+  config.end_tokens = {row.end_token};
   return config;
 }
 
@@ -90,12 +154,16 @@ std::vector<std::string> preset_names() {
   std::vector<std::string> names;
   for (const LlamaRow& row : kLlama) names.emplace_back(row.name);
   for (const Gpt2Row& row : kGpt2) names.emplace_back(row.name);
+  for (const OptRow& row : kOpt) names.emplace_back(row.name);
   return names;
 }
 
 ModelConfig preset(std::string_view name) {
   for (const Gpt2Row& row : kGpt2) {
     if (name == row.name) return make_gpt2(row);
+  }
+  for (const OptRow& row : kOpt) {
+    if (name == row.name) return make_opt(row);
   }
   for (const LlamaRow& row : kLlama) {
     if (name == row.name) return make_llama(row);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace strata {
 namespace {
@@ -28,15 +29,22 @@ constexpr ParameterOptions zeros() {
   return {.initializer = Initializer{Initializer::Kind::kConstant, 0.0f}, .decay = false};
 }
 
-/// Looks up tokens, and learned positions where the model has them.
+/// Looks up tokens, projects them to the hidden size where the table is narrower, and adds learned
+/// positions where the model has them.
 class Embedding final : public Block {
  public:
-  explicit Embedding(const ModelConfig& config) : Block("embedding") {
-    const ParameterOptions table{.initializer = Initializer::normal(config.initializer_range),
-                                 .row_tiled = true};
-    tokens_ = declare("tokens.weight", {config.vocab_size, config.hidden}, table);
+  explicit Embedding(const ModelConfig& config)
+      : Block("embedding"), position_offset_(config.position_offset) {
+    const Initializer normal = Initializer::normal(config.initializer_range);
+    const ParameterOptions table{.initializer = normal, .row_tiled = true};
+    tokens_ = declare("tokens.weight", {config.vocab_size, config.table_width()}, table);
+    if (config.projects_tokens()) {
+      project_ = declare("project_in.weight", {config.hidden, config.table_width()},
+                         {.initializer = normal});
+    }
     if (config.positions == PositionKind::kLearned) {
-      positions_ = declare("positions.weight", {config.max_positions, config.hidden}, table);
+      positions_ = declare("positions.weight",
+                           {config.max_positions + config.position_offset, config.hidden}, table);
     }
   }
 
@@ -44,37 +52,68 @@ class Embedding final : public Block {
 
   Value forward(Graph& graph, const Value&, const DeviceBatch& batch) const override {
     Value x = graph.embedding(batch.ids, tokens_);
+    if (project_ != nullptr) x = graph.linear(x, project_, nullptr);
     if (positions_ == nullptr) return x;
-    return graph.add_embedding(std::move(x), batch.positions, positions_);
+    return graph.add_embedding(std::move(x), batch.positions, positions_, position_offset_);
   }
 
   void backward(BackwardVisit& visit) const override {
-    table_backward(visit, tokens_, &DeviceBatch::ids);
-    if (positions_ != nullptr) table_backward(visit, positions_, &DeviceBatch::positions);
+    const auto output_gradient = [&visit](int i) { return visit.output_gradient(i); };
+    if (project_ == nullptr) {
+      table_backward(visit, tokens_, &DeviceBatch::ids, 0, output_gradient);
+    } else {
+      std::vector<Value> gradients;  // of what the token table gave, by micro-batch
+      for (int i = 0; i < visit.micro_batches(); ++i) gradients.push_back(unproject(visit, i));
+      table_backward(visit, tokens_, &DeviceBatch::ids, 0, [&gradients](int i) {
+        return ConstTensorView(gradients[static_cast<std::size_t>(i)].view());
+      });
+    }
+    if (positions_ != nullptr) {
+      table_backward(visit, positions_, &DeviceBatch::positions, position_offset_, output_gradient);
+    }
   }
-  bool backward_needs_weights() const override { return false; }
+  bool backward_needs_weights() const override { return project_ != nullptr; }
 
  private:
+  /// Adds to the projection's gradient. @return the gradient of the rows that were projected
+  Value unproject(BackwardVisit& visit, int micro_batch) const {
+    Graph tape = visit.make_graph(true);
+    const Value looked_up = [&] {
+      Graph graph = visit.make_graph(false);
+      return graph.embedding(visit.batch(micro_batch).ids, tokens_);
+    }();
+    const ConstTensorView gradient = visit.output_gradient(micro_batch);
+    const Value x = tape.watched(looked_up);
+    const Value output = tape.linear(x, project_, nullptr);
+    tape.backward(output, tape.constant(gradient));
+    return tape.take_gradient(x);
+  }
+
+  /// @param offset from an index to its row of the table
+  template <typename Gradient>
   static void table_backward(BackwardVisit& visit, Parameter table,
-                             ConstTensorView DeviceBatch::*indices) {
+                             ConstTensorView DeviceBatch::*indices, std::int64_t offset,
+                             const Gradient& gradient) {
     if (table->frozen) return;
     Graph graph = visit.make_graph(false);
     const std::int64_t count = table->shape[0];
     for (std::int64_t begin = 0; begin < count; begin += kRowTile) {
       const TensorView tile = visit.begin_rows(table, begin, std::min(kRowTile, count - begin));
       for (int i = 0; i < visit.micro_batches(); ++i) {
-        graph.ops().embedding_backward(visit.batch(i).*indices, visit.output_gradient(i), begin,
-                                       tile, graph.stream());
+        graph.ops().embedding_backward(visit.batch(i).*indices, gradient(i), begin - offset, tile,
+                                       graph.stream());
       }
       visit.finish_rows();
     }
   }
 
   Parameter tokens_ = nullptr;
+  Parameter project_ = nullptr;
   Parameter positions_ = nullptr;
+  std::int64_t position_offset_;
 };
 
-/// One pre-norm transformer layer.
+/// Attention and MLP, each added to its input, with a norm before (pre-norm) or after.
 class Layer final : public Block {
  public:
   Layer(const ModelConfig& config, std::shared_ptr<const std::vector<float>> inverse_frequencies,
@@ -83,8 +122,11 @@ class Layer final : public Block {
         attention_shape_{.heads = config.heads,
                          .kv_heads = config.kv_heads,
                          .head_size = config.head_size,
-                         .scale = config.attention_scale()},
+                         .scale = config.attention_scale(),
+                         .window = config.window_of(index)},
         activation_(config.activation),
+        pre_norm_(config.pre_norm),
+        rotary_magnitude_(static_cast<float>(config.rope_scaling.magnitude)),
         inverse_frequencies_(std::move(inverse_frequencies)) {
     const float deviation = config.initializer_range;
     const float residual = config.scale_residual_initializer
@@ -97,6 +139,14 @@ class Layer final : public Block {
                          deviation);
     v_ = declare_product("attention.v", config.key_value_width(), config.hidden, qkv_bias,
                          deviation);
+    if (config.query_key_norm) {
+      const auto head_norm = [&](const std::string& name) {
+        return Norm{.epsilon = config.norm_epsilon,
+                    .weight = declare(name + ".weight", {config.head_size}, ones())};
+      };
+      q_norm_ = head_norm("attention.q_norm");
+      k_norm_ = head_norm("attention.k_norm");
+    }
     o_ = declare_product("attention.o", config.hidden, config.query_width(), config.output_bias,
                          residual);
     mlp_norm_ = declare_norm("mlp_norm", config);
@@ -109,6 +159,10 @@ class Layer final : public Block {
   }
 
   Value forward(Graph& graph, const Value& x, const DeviceBatch& batch) const override {
+    if (!pre_norm_) {
+      const Value h = attention_norm_(graph, graph.add(x, attend(graph, x, batch)));
+      return mlp_norm_(graph, graph.add(h, mlp(graph, h)));
+    }
     const Value h = graph.add(x, attend(graph, attention_norm_(graph, x), batch));
     return graph.add(h, mlp(graph, mlp_norm_(graph, h)));
   }
@@ -139,16 +193,19 @@ class Layer final : public Block {
     AttentionShape shape = attention_shape_;
     shape.sequences = batch.sequences;
     shape.tokens = batch.tokens;
-    const Value q = rotate(graph, q_(graph, n), batch);
-    const Value k = rotate(graph, k_(graph, n), batch);
+    const Value q = rotate(graph, normed(graph, q_norm_, q_(graph, n)), batch);
+    const Value k = rotate(graph, normed(graph, k_norm_, k_(graph, n)), batch);
     const Value v = v_(graph, n);
     return o_(graph, graph.attention(shape, q, k, v, batch.first_key));
+  }
+  static Value normed(Graph& graph, const Norm& norm, Value x) {
+    return norm.weight == nullptr ? x : norm(graph, x);
   }
   Value rotate(Graph& graph, Value x, const DeviceBatch& batch) const {
     if (!inverse_frequencies_) return x;
     const std::int64_t size = attention_shape_.head_size;
     const ConstTensorView table(inverse_frequencies_->data(), Dtype::kF32, {size / 2});
-    return graph.rotary(std::move(x), size, batch.positions, table, 1.0f);
+    return graph.rotary(std::move(x), size, batch.positions, table, rotary_magnitude_);
   }
   Value mlp(Graph& graph, const Value& n) const {
     if (gate_.weight == nullptr) return down_(graph, graph.activation(activation_, up_(graph, n)));
@@ -158,10 +215,13 @@ class Layer final : public Block {
 
   AttentionShape attention_shape_;
   Activation activation_;
+  bool pre_norm_;
+  float rotary_magnitude_;
   std::shared_ptr<const std::vector<float>>
       inverse_frequencies_;  // [D / 2], shared by all layers; null: none
   Norm attention_norm_;
   Product q_, k_, v_, o_;
+  Norm q_norm_, k_norm_;  // without weights where the model has none
   Norm mlp_norm_;
   Product gate_, up_, down_;
 };

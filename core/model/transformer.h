@@ -13,12 +13,14 @@ namespace strata {
 /// The decoder-only transformer of `config`: blocks "embedding", "layers.0" ... "layers.{L-1}",
 /// "head".
 ///
-///     embedding   x = tokens[ids] (+ positions[position])
-///     layer       h = x + o(attention(norm(x)));  y = h + down(f(up norm(h)))  or  down(f(gate n)
-///     * up n) head        losses of softmax(norm(x) W^T), W = the token table when tied
+///     embedding   x = (project_in) tokens[ids] (+ positions[position])
+///     layer       h = x + o(attention(norm(x))),  y = h + mlp(norm(h)), or with norms behind the
+///                 sums; mlp(n) = down(f(up n)) or down(f(gate n) * up n)
+///     head        losses of softmax((project_out) norm(x) W^T), W = the token table when tied
 ///
 /// Parameters are named as in core/model/config.h's families after mapping: attention.{q,k,v,o},
-/// mlp.{gate,up,down}, attention_norm, mlp_norm; weights of products are [out, in].
+/// attention.{q,k}_norm, mlp.{gate,up,down}, attention_norm, mlp_norm; weights of products are
+/// [out, in].
 Model make_transformer(const ModelConfig& config);
 
 /// Final norm and vocabulary product. The logits of a batch never exist at once: losses come from
@@ -38,14 +40,15 @@ class TransformerHead final : public Loss {
  private:
   /// What the second pass over the vocabulary needs from the first, of one micro-batch.
   struct Statistics {
-    Value normed;       // [T, C]
+    Value features;     // [T, table width]: what is multiplied by the table
     Value maximum;      // [T]
     Value sum;          // [T]
     Value label_logit;  // [T]
-    Value gradient;     // [T, C] fp32, of normed
+    Value gradient;     // [T, table width] fp32, of features
   };
 
-  Value norm(Graph& graph, const Value& x) const;
+  /// Norm and projection of the last layer's output, where the model has them.
+  Value features(Graph& graph, const Value& x) const;
   Statistics softmax_statistics(Graph& graph, const Value& input, const DeviceBatch& batch) const;
   Value losses(Graph& graph, const Statistics& statistics, const DeviceBatch& batch) const;
   void backward_tile(BackwardVisit& visit, Graph& graph, std::int64_t row_begin, std::int64_t rows,
@@ -54,8 +57,9 @@ class TransformerHead final : public Loss {
   NormKind norm_kind_;
   float norm_epsilon_;
   std::int64_t vocabulary_;
-  Parameter norm_weight_;
+  Parameter norm_weight_ = nullptr;
   Parameter norm_bias_ = nullptr;
+  Parameter project_ = nullptr;
   Parameter weight_;
 };
 

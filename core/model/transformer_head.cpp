@@ -10,32 +10,42 @@ TransformerHead::TransformerHead(const ModelConfig& config, Parameter tied_table
       norm_kind_(config.norm),
       norm_epsilon_(config.norm_epsilon),
       vocabulary_(config.vocab_size) {
-  norm_weight_ = declare("norm.weight", {config.hidden},
-                         {.initializer = Initializer::constant(1.0f), .decay = false});
-  if (config.norm_bias()) norm_bias_ = declare("norm.bias", {config.hidden}, {.decay = false});
+  const Initializer normal = Initializer::normal(config.initializer_range);
+  if (config.final_norm) {
+    norm_weight_ = declare("norm.weight", {config.hidden},
+                           {.initializer = Initializer::constant(1.0f), .decay = false});
+    if (config.norm_bias()) norm_bias_ = declare("norm.bias", {config.hidden}, {.decay = false});
+  }
+  if (config.projects_tokens()) {
+    project_ = declare("project_out.weight", {config.table_width(), config.hidden},
+                       {.initializer = normal});
+  }
   if (tied_table != nullptr) {
     weight_ = borrow(tied_table);
   } else {
-    weight_ =
-        declare("weight", {config.vocab_size, config.hidden},
-                {.initializer = Initializer::normal(config.initializer_range), .row_tiled = true});
+    weight_ = declare("weight", {config.vocab_size, config.table_width()},
+                      {.initializer = normal, .row_tiled = true});
   }
 }
 
-Value TransformerHead::norm(Graph& graph, const Value& x) const {
-  return norm_kind_ == NormKind::kRms
-             ? graph.rms_norm(x, norm_weight_, norm_epsilon_)
-             : graph.layer_norm(x, norm_weight_, norm_bias_, norm_epsilon_);
+Value TransformerHead::features(Graph& graph, const Value& x) const {
+  Value result = x;
+  if (norm_weight_ != nullptr) {
+    result = norm_kind_ == NormKind::kRms
+                 ? graph.rms_norm(x, norm_weight_, norm_epsilon_)
+                 : graph.layer_norm(x, norm_weight_, norm_bias_, norm_epsilon_);
+  }
+  return project_ == nullptr ? result : graph.linear(result, project_, nullptr);
 }
 
 Value TransformerHead::logits(Graph& graph, const Value& input) const {
-  return graph.linear(norm(graph, input), weight_, nullptr);
+  return graph.linear(features(graph, input), weight_, nullptr);
 }
 
 TransformerHead::Statistics TransformerHead::softmax_statistics(Graph& graph, const Value& input,
                                                                 const DeviceBatch& batch) const {
   const std::int64_t tokens = input.shape()[0];
-  Statistics result{.normed = norm(graph, input),
+  Statistics result{.features = features(graph, input),
                     .maximum = graph.allocate(Dtype::kF32, {tokens}),
                     .sum = graph.allocate(Dtype::kF32, {tokens}),
                     .label_logit = graph.allocate(Dtype::kF32, {tokens}),
@@ -44,7 +54,8 @@ TransformerHead::Statistics TransformerHead::softmax_statistics(Graph& graph, co
   for (std::int64_t begin = 0; begin < vocabulary_; begin += kRowTile) {
     const std::int64_t rows = std::min(kRowTile, vocabulary_ - begin);
     const Value tile = graph.allocate(graph.compute_dtype(), {tokens, rows});
-    graph.ops().linear(result.normed.view(), w.rows(begin, rows), {}, tile.view(), graph.stream());
+    graph.ops().linear(result.features.view(), w.rows(begin, rows), {}, tile.view(),
+                       graph.stream());
     graph.ops().softmax_statistics(tile.view(), begin, batch.labels, begin == 0,
                                    result.maximum.view(), result.sum.view(),
                                    result.label_logit.view(), graph.stream());
@@ -74,7 +85,7 @@ void TransformerHead::backward(BackwardVisit& visit) const {
     Statistics found = softmax_statistics(graph, input, visit.batch(i));
     visit.add_losses(losses(graph, found, visit.batch(i)).view());
     if (!visit.wants_gradients()) continue;
-    found.gradient = graph.allocate(Dtype::kF32, found.normed.shape());
+    found.gradient = graph.allocate(Dtype::kF32, found.features.shape());
     statistics.push_back(std::move(found));
   }
   if (!visit.wants_gradients()) return;
@@ -84,11 +95,11 @@ void TransformerHead::backward(BackwardVisit& visit) const {
   for (int i = 0; i < visit.micro_batches(); ++i) {
     Graph tape = visit.make_graph(true);
     const Value input = tape.input(visit.input(i), true);
-    const Value normed = norm(tape, input);
-    Value seed = tape.allocate(tape.compute_dtype(), normed.shape());
+    const Value output = features(tape, input);
+    Value seed = tape.allocate(tape.compute_dtype(), output.shape());
     const Value sum = std::move(statistics[static_cast<std::size_t>(i)].gradient);
     tape.ops().convert(sum.view(), 1.0f, seed.view(), tape.stream());
-    tape.backward(normed, std::move(seed));
+    tape.backward(output, std::move(seed));
     visit.set_input_gradient(i, tape.take_gradient(input).view());
   }
 }
@@ -99,15 +110,16 @@ void TransformerHead::backward_tile(BackwardVisit& visit, Graph& graph, std::int
   const TensorView dw = weight_->frozen ? TensorView() : visit.begin_rows(weight_, row_begin, rows);
   for (int i = 0; i < visit.micro_batches(); ++i) {
     const Statistics& own = statistics[static_cast<std::size_t>(i)];
-    const Value logits = graph.allocate(graph.compute_dtype(), {own.normed.shape()[0], rows});
-    graph.ops().linear(own.normed.view(), w, {}, logits.view(), graph.stream());
+    const Value logits = graph.allocate(graph.compute_dtype(), {own.features.shape()[0], rows});
+    graph.ops().linear(own.features.view(), w, {}, logits.view(), graph.stream());
     graph.ops().cross_entropy_backward(logits.view(), row_begin, visit.batch(i).labels,
                                        own.maximum.view(), own.sum.view(), visit.loss_scale(),
                                        logits.view(), graph.stream());
     graph.ops().linear_backward_input(logits.view(), w, own.gradient.view(), row_begin > 0,
                                       graph.stream());
     if (!dw.empty()) {
-      graph.ops().linear_backward_weight(logits.view(), own.normed.view(), dw, {}, graph.stream());
+      graph.ops().linear_backward_weight(logits.view(), own.features.view(), dw, {},
+                                         graph.stream());
     }
   }
   if (!dw.empty()) visit.finish_rows();

@@ -75,6 +75,12 @@ Comparison compare(const std::string& name, Dtype compute, const Mutation& value
   return result;
 }
 
+/// Without rotation a bias of the keys adds the same to all scores of a query, which softmax takes
+/// out again: what any program computes as its gradient is rounding.
+bool is_rounding(const std::string& gradient, const ModelConfig& config) {
+  return config.positions == PositionKind::kLearned && gradient.ends_with("k_proj.bias");
+}
+
 class GoldenBatch : public testing::TestWithParam<std::string> {};
 
 TEST_P(GoldenBatch, HasTheLogitsLossAndGradientsOfTransformersInFp32) {
@@ -82,7 +88,13 @@ TEST_P(GoldenBatch, HasTheLogitsLossAndGradientsOfTransformersInFp32) {
   EXPECT_LE(got.logits.largest, 1e-5);
   EXPECT_LE(got.loss, 1e-6);
   EXPECT_GT(got.gradients.size(), 15u);
+  const ModelConfig config = GoldenModel(GetParam()).model().config();
   for (const auto& [name, difference] : got.gradients) {
+    if (is_rounding(name, config)) {
+      EXPECT_LE(difference.expected_norm, 1e-7) << name;
+      EXPECT_LE(difference.difference_norm, 1e-7) << name;
+      continue;
+    }
     EXPECT_LE(difference.relative(), 1e-4) << name;
     EXPECT_GT(difference.expected_norm, 1e-6) << name;
   }
@@ -94,8 +106,12 @@ TEST_P(GoldenBatch, IsNearInBf16) {
   const Comparison got = compare(GetParam(), Dtype::kBf16);
   const double loss = GoldenModel(GetParam()).expected("loss").front();
   EXPECT_LE(got.loss * loss, 2e-2);
+  const ModelConfig config = GoldenModel(GetParam()).model().config();
+  // Rounding moves values across the kink of a ReLU: torch's own bf16 has cosines down to 0.9936.
+  const double least = config.activation == Activation::kRelu ? 0.99 : 0.999;
   for (const auto& [name, difference] : got.gradients) {
-    EXPECT_GE(difference.cosine(), 0.999) << name;
+    if (is_rounding(name, config)) continue;
+    EXPECT_GE(difference.cosine(), least) << name;
   }
 }
 

@@ -121,7 +121,9 @@ TEST_P(Golden, IsSavedToTheSameTensorsInPiecesOfAnySize) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Golden,
                          testing::Values("gpt2_tied", "gpt2_untied", "llama_untied", "llama_tied",
-                                         "llama_llama3", "llama_linear"),
+                                         "llama_llama3", "llama_linear", "llama_yarn", "opt_tied",
+                                         "opt_post_norm", "mistral_window", "qwen2_tied",
+                                         "qwen2_window", "qwen3_untied"),
                          [](const auto& p) { return std::string(p.param); });
 
 TEST(NameMap, SplitsAndTransposesTheFusedProjectionOfGpt2) {

@@ -23,6 +23,12 @@ std::string llama(const std::string& more) {
          (more.empty() ? "" : ", " + more) + "}";
 }
 
+std::string qwen2(const std::string& more) {
+  return R"({"model_type": "qwen2", "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96)" +
+         (more.empty() ? "" : ", " + more) + "}";
+}
+
 std::string message_of(const std::string& json) {
   try {
     parse_config(json, "model/config.json");
@@ -77,6 +83,50 @@ TEST(Config, TakesTheDefaultsOfTransformersForAbsentKeys) {
   EXPECT_EQ(parse_config(llama(R"("num_key_value_heads_": 1, "rope_scaling": null)"), "c"), config);
 }
 
+TEST(Config, KnowsWhereFamiliesDiffer) {
+  const ModelConfig opt = parse_config(R"({"model_type": "opt", "vocab_size": 50272,
+      "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "ffn_dim": 4096,
+      "max_position_embeddings": 2048, "word_embed_proj_dim": 512,
+      "do_layer_norm_before": false, "init_std": 0.006})",
+                                       "opt-350m");
+  EXPECT_EQ(opt.position_offset, 2);
+  EXPECT_EQ(opt.table_width(), 512);
+  EXPECT_FALSE(opt.pre_norm);
+  EXPECT_FALSE(opt.final_norm);
+  EXPECT_TRUE(opt.tied);
+  EXPECT_EQ(opt.activation, Activation::kRelu);
+  EXPECT_EQ(opt.initializer_range, 0.006f);
+  EXPECT_EQ(parse_config(to_json(opt), "again"), opt);
+
+  const std::string mistral = R"({"model_type": "mistral", "vocab_size": 99, "hidden_size": 64,
+      "num_hidden_layers": 2, "num_attention_heads": 16, "intermediate_size": 96, "head_dim": 8)";
+  EXPECT_EQ(parse_config(mistral + "}", "m").window, 4096) << "the default of transformers";
+  EXPECT_EQ(parse_config(mistral + "}", "m").kv_heads, 8);
+  EXPECT_EQ(parse_config(mistral + R"(, "sliding_window": null})", "m").window, 0);
+  EXPECT_EQ(parse_config(mistral + R"(, "sliding_window": 7})", "m").window_of(0), 7);
+
+  EXPECT_EQ(parse_config(qwen2(""), "q").window, 0) << "use_sliding_window is false";
+  EXPECT_TRUE(parse_config(qwen2(""), "q").query_key_value_bias);
+  EXPECT_FALSE(parse_config(qwen2(""), "q").output_bias);
+  const ModelConfig windowed = parse_config(
+      qwen2(R"("use_sliding_window": true, "sliding_window": 5, "max_window_layers": 1)"), "q");
+  EXPECT_EQ(windowed.window_of(0), 0);
+  EXPECT_EQ(windowed.window_of(1), 5);
+  EXPECT_EQ(parse_config(to_json(windowed), "again"), windowed);
+  EXPECT_EQ(parse_config(qwen2(R"("use_sliding_window": true, "sliding_window": 5,
+                                  "layer_types": ["full_attention", "sliding_attention"])"),
+                         "q"),
+            windowed);
+
+  const ModelConfig qwen3 = parse_config(R"({"model_type": "qwen3", "vocab_size": 9,
+      "hidden_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 16,
+      "num_key_value_heads": 8, "intermediate_size": 96})",
+                                         "q3");
+  EXPECT_EQ(qwen3.query_width(), 2048) << "16 heads of 128";
+  EXPECT_TRUE(qwen3.query_key_norm);
+  EXPECT_EQ(parse_config(to_json(qwen3), "again"), qwen3);
+}
+
 TEST(Config, ReadsOneOrSeveralEndTokens) {
   EXPECT_EQ(parse_config(llama(R"("eos_token_id": 7)"), "c").end_tokens,
             (std::vector<std::int32_t>{7}));
@@ -85,10 +135,14 @@ TEST(Config, ReadsOneOrSeveralEndTokens) {
 }
 
 TEST(Config, RefusesWhatIsNotImplementedAndSaysWhatIs) {
-  expect_refused(R"({"model_type": "gemma2"})", {"model_type", "gemma2", "\"gpt2\", \"llama\""});
+  expect_refused(R"({"model_type": "gemma2"})",
+                 {"model_type", "gemma2", "\"gpt2\", \"llama\", \"opt\""});
   expect_refused(llama(R"("architectures": ["LlamaForSequenceClassification"])"),
                  {"architectures", "LlamaForCausalLM"});
-  expect_refused(llama(R"("rope_scaling": {"type": "yarn", "factor": 4.0})"), {"yarn", "llama3"});
+  expect_refused(llama(R"("rope_scaling": {"type": "dynamic", "factor": 4.0})"),
+                 {"dynamic", "llama3", "yarn"});
+  expect_refused(llama(R"("rope_scaling": {"type": "yarn", "factor": 4.0, "alpha": 1})"),
+                 {"alpha", "yarn"});
   expect_refused(
       llama(R"("rope_scaling": {"type": "linear", "factor": 4.0, "attention_factor": 2})"),
       {"attention_factor", "2"});
@@ -100,6 +154,14 @@ TEST(Config, RefusesWhatIsNotImplementedAndSaysWhatIs) {
   expect_refused(llama(R"("torch_dtype": "int8")"), {"torch_dtype", "int8", "bfloat16"});
   expect_refused(llama(R"("layer_types": ["full_attention", "sliding_attention"])"),
                  {"layer_types", "sliding_attention"});
+  expect_refused(qwen2(R"("use_sliding_window": true,
+                          "layer_types": ["sliding_attention", "full_attention"])"),
+                 {"layer_types", "before"});
+  expect_refused(qwen2(R"("layer_types": ["full_attention"])"), {"layer_types", "a list of 2"});
+  expect_refused(R"({"model_type": "opt", "vocab_size": 9, "hidden_size": 8,
+                     "num_hidden_layers": 1, "num_attention_heads": 2,
+                     "layer_norm_elementwise_affine": false})",
+                 {"layer_norm_elementwise_affine", "false"});
   const std::string gpt2 = R"({"model_type": "gpt2", "vocab_size": 9, "n_embd": 8, "n_layer": 1,
                                "n_head": 2, )";
   expect_refused(gpt2 + R"("activation_function": "gelu"})", {"activation_function", "gelu_new"});
@@ -181,6 +243,12 @@ TEST(Config, PresetsHaveTheParametersTheirNamesSay) {
   EXPECT_EQ(parameter_count(preset("llama-70b")), 70'553'706'496);
   EXPECT_NEAR(static_cast<double>(parameter_count(preset("gpt-1.3b"))), 1.417e9, 1e6);
   EXPECT_NEAR(static_cast<double>(parameter_count(preset("gpt-1t"))), 1.009e12, 1e9);
+  EXPECT_EQ(parameter_count(preset("opt-125m")), 125'239'296);
+  EXPECT_EQ(parameter_count(preset("opt-6.7b")), 6'658'473'984);
+  EXPECT_EQ(parameter_count(preset("mistral-7b")), 7'248'023'552);
+  EXPECT_EQ(parameter_count(preset("qwen2.5-0.5b")), 494'032'768);
+  EXPECT_EQ(parameter_count(preset("qwen2.5-3b")), 3'085'938'688);
+  EXPECT_EQ(parameter_count(preset("qwen2.5-7b")), 7'615'616'512);
   EXPECT_THROW(preset("gpt-9"), UsageError);
 }
 
@@ -210,6 +278,23 @@ TEST(Config, ComputesTheFrequenciesOfTransformers) {
   const std::map<std::size_t, float> want_linear = {
       {0, 0.25f}, {1, 0.216491088f}, {31, 0.00288695493f}, {63, 2.88695483e-05f}};
   for (const auto& [i, value] : want_linear) EXPECT_NEAR(linear[i], value, 3e-7f * value) << i;
+  config = preset("qwen2.5-7b");
+  config.rope_scaling = {
+      .kind = RotaryScaling::Kind::kYarn, .factor = 4.0, .original_positions = 32768};
+  const std::vector<float> yarn = inverse_frequencies(config);
+  const std::map<std::size_t, float> want_yarn = {{0, 1.0f},
+                                                  {1, 0.805842221f},
+                                                  {20, 0.0133352149f},
+                                                  {23, 0.00697830599f},
+                                                  {24, 0.00537532149f},
+                                                  {28, 0.00184827659f},
+                                                  {32, 0.000602941145f},
+                                                  {36, 0.000179841154f},
+                                                  {39, 6.4903943e-05f},
+                                                  {40, 4.44569851e-05f},
+                                                  {50, 5.13381246e-06f},
+                                                  {63, 3.10234441e-07f}};
+  for (const auto& [i, value] : want_yarn) EXPECT_NEAR(yarn[i], value, 3e-7f * value) << i;
 }
 
 TEST(Transformer, NamesItsParametersBlockByBlockInTheOrderOfUse) {

@@ -10,16 +10,23 @@ namespace {
 
 using OpsAttentionContract = OpsContract;
 
-enum class Mask { kCausal, kDocuments, kWindow };
+enum class Mask { kCausal, kDocuments, kWindow, kDocumentsInWindows };
+
+constexpr std::int64_t kWindow = 21;
 
 std::vector<std::int32_t> first_keys(Mask mask, std::int64_t sequences, std::int64_t tokens) {
   std::vector<std::int32_t> result;
-  if (mask == Mask::kCausal) return result;
+  if (mask == Mask::kCausal || mask == Mask::kWindow) return result;
   for (std::int64_t token = 0; token < sequences * tokens; ++token) {
     const auto t = static_cast<std::int32_t>(token % tokens);
-    result.push_back(mask == Mask::kDocuments ? t / 37 * 37 : std::max(0, t - 20));
+    result.push_back(t / 37 * 37);
   }
   return result;
+}
+
+AttentionShape with_window(AttentionShape shape, Mask mask) {
+  if (mask == Mask::kWindow || mask == Mask::kDocumentsInWindows) shape.window = kWindow;
+  return shape;
 }
 
 std::string describe(const AttentionShape& shape, Mask mask) {
@@ -33,7 +40,7 @@ class AttentionCase {
                 Mask mask)
       : ops_(ops),
         stream_(stream),
-        shape_(shape),
+        shape_(with_window(shape, mask)),
         dtype_(parameter.dtype),
         shifted_(parameter.shifted),
         what_(describe(shape, mask)),
@@ -104,7 +111,8 @@ AttentionShape make_shape(std::int64_t sequences, std::int64_t tokens, std::int6
 
 TEST_P(OpsAttentionContract, MatchesAtLengthsAroundTheTile) {
   for (const std::int64_t tokens : {0, 1, 2, 31, 63, 64, 65, 130}) {
-    for (const Mask mask : {Mask::kCausal, Mask::kDocuments, Mask::kWindow}) {
+    for (const Mask mask :
+         {Mask::kCausal, Mask::kDocuments, Mask::kWindow, Mask::kDocumentsInWindows}) {
       AttentionCase attention(ops(), stream(), GetParam(), make_shape(2, tokens, 4, 2, 16), mask);
       attention.check_forward();
       attention.check_backward();

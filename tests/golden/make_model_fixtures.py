@@ -4,7 +4,7 @@
 Made with Python 3.11, torch 2.13.0, transformers 5.23.0, safetensors 0.8.0, numpy 2.4.6 (from PyPI), on
 one thread, in fp32. Tests read the committed files and need none of these.
 
-Each directory is a model as save_pretrained() writes it, plus expectations.safetensors with
+Arguments name the fixtures to make; none: all. Each directory is a model as save_pretrained() writes it, plus expectations.safetensors with
 
     input_ids, labels        [2, 33]      labels as transformers takes them: not shifted, -100 = not counted
     shifted_labels           [2, 33]      labels[t] of Strata: what should follow input_ids[t]
@@ -25,7 +25,9 @@ import sys
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
+                          MistralForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+                          Qwen3Config, Qwen3ForCausalLM)
 
 VOCAB, SEQUENCE, HERE = 97, 33, pathlib.Path(__file__).resolve().parent
 
@@ -45,10 +47,25 @@ def llama(tied, rope):
         attn_implementation="eager"))
 
 
+def opt(**more):
+    return OPTForCausalLM(OPTConfig(
+        vocab_size=VOCAB, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, ffn_dim=72,
+        max_position_embeddings=40, init_std=0.1, dropout=0.0, attention_dropout=0.0, layerdrop=0.0,
+        bos_token_id=0, eos_token_id=0, pad_token_id=None, attn_implementation="eager", **more))
+
+
+def like_llama(config, model, **more):
+    return model(config(
+        vocab_size=VOCAB, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=80, max_position_embeddings=128, rms_norm_eps=1e-6, initializer_range=0.1,
+        bos_token_id=0, eos_token_id=0, attn_implementation="eager", **more))
+
+
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 FIXTURES = {
     "gpt2_tied": lambda: gpt2(True),
     "gpt2_untied": lambda: gpt2(False),
@@ -56,6 +73,15 @@ FIXTURES = {
     "llama_tied": lambda: llama(True, DEFAULT),
     "llama_llama3": lambda: llama(False, LLAMA3),
     "llama_linear": lambda: llama(False, LINEAR),
+    "llama_yarn": lambda: llama(False, YARN),
+    "opt_tied": lambda: opt(word_embed_proj_dim=64),
+    # the form of opt-350m: norms behind the sums, a narrower table, no final norm
+    "opt_post_norm": lambda: opt(word_embed_proj_dim=48, do_layer_norm_before=False),
+    "mistral_window": lambda: like_llama(MistralConfig, MistralForCausalLM, head_dim=24, sliding_window=9),
+    "qwen2_tied": lambda: like_llama(Qwen2Config, Qwen2ForCausalLM, tie_word_embeddings=True),
+    "qwen2_window": lambda: like_llama(Qwen2Config, Qwen2ForCausalLM, use_sliding_window=True,
+                                       sliding_window=7, max_window_layers=1),
+    "qwen3_untied": lambda: like_llama(Qwen3Config, Qwen3ForCausalLM, head_dim=24),
 }
 
 
@@ -130,4 +156,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     print(sys.version.split()[0], torch.__version__, transformers.__version__)
     for fixture, builder in FIXTURES.items():
-        make(fixture, builder)
+        if not sys.argv[1:] or fixture in sys.argv[1:]:
+            make(fixture, builder)

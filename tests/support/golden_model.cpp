@@ -15,7 +15,9 @@ std::vector<std::int32_t> integers(const SafetensorsReader& reader, const std::s
 }  // namespace
 
 std::vector<std::string> golden_models() {
-  return {"gpt2_tied", "gpt2_untied", "llama_untied", "llama_tied", "llama_llama3", "llama_linear"};
+  return {"gpt2_tied",    "gpt2_untied",  "llama_untied", "llama_tied",    "llama_llama3",
+          "llama_linear", "llama_yarn",   "opt_tied",     "opt_post_norm", "mistral_window",
+          "qwen2_tied",   "qwen2_window", "qwen3_untied"};
 }
 
 std::filesystem::path golden_directory(const std::string& name) {

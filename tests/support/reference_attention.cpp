@@ -31,6 +31,7 @@ void for_each_row(const AttentionShape& shape, Numbers q, Numbers k, Integers fi
       const std::int64_t begin = token / shape.tokens * shape.tokens;
       Row row{token, (token * shape.heads + head) * head_size, begin, 0, {}};
       if (!first_key.empty()) row.first = begin + std::max(0, first_key[index(token)]);
+      if (shape.window > 0) row.first = std::max(row.first, token - shape.window + 1);
       row.kv_head = head / (shape.heads / shape.kv_heads);
       const auto key_begin = [&shape, kv_head = row.kv_head](std::int64_t key) {
         return (key * shape.kv_heads + kv_head) * shape.head_size;
