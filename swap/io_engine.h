@@ -65,7 +65,7 @@ class IoEngine {
 struct IoEngineOptions {
   enum class Kind : std::uint8_t { kAuto, kUring, kThreads };
   Kind kind = Kind::kAuto;    ///< auto: io_uring, and threads where the kernel does not allow it
-  unsigned queue_depth = 32;  ///< transfers in flight
+  unsigned queue_depth = 64;  ///< transfers in flight
   std::size_t block_bytes = 1 << 20;  ///< longer transfers are cut into pieces of this size
 };
 

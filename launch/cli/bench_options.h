@@ -26,7 +26,7 @@ struct BenchOptions {
   std::vector<std::filesystem::path> swap;
   std::uint64_t file_size = 4ull << 30;
   std::uint64_t block_size = 1 << 20;
-  std::int64_t depth = 32;
+  std::int64_t depth = 64;
   double read_share = 14.0 / 26.0;  ///< of the bytes of the mixed run
   bool sweep = false;
   IoEngineOptions::Kind io_engine = IoEngineOptions::Kind::kAuto;
