@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include <CLI/CLI.hpp>
@@ -146,6 +147,8 @@ class TrainRun {
     for (std::int64_t step = 1; step <= steps; ++step) {
       const StepMetrics metrics = collector.collect(trainer_.step(data_.dataset.next(shape())));
       if (writer) writer->write(metrics);
+      swap_read_ += metrics.swap_bytes_read;
+      swap_written_ += metrics.swap_bytes_written;
       runtime_.log(step_line(metrics, steps));
       progress.update(static_cast<std::uint64_t>(step), fmt::format("loss {:.3f}", metrics.loss));
       if (options_.eval_steps > 0 && step % options_.eval_steps == 0 && step < steps)
@@ -156,6 +159,7 @@ class TrainRun {
       }
     }
     evaluate(trainer_.steps_done());
+    report_swap();
     write_trace_file();
     save();
     return 0;
@@ -198,6 +202,22 @@ class TrainRun {
                     "on the training text itself)",
                     step, loss, evaluation_tokens().size(), held_out_bigram_, own_bigram_));
   }
+  /// What the run cost the drives.
+  void report_swap() {
+    if (swap_written_ == 0) return;
+    std::string line = fmt::format("swap of all steps: {} read, {} written",
+                                   format_traffic(static_cast<double>(swap_read_)),
+                                   format_traffic(static_cast<double>(swap_written_)));
+    std::set<std::string> devices;
+    for (const SwapDrive& drive : drives_) {
+      if (!drive.facts || !drive.facts->wear || !devices.insert(drive.facts->block_device).second) {
+        continue;
+      }
+      line += fmt::format("; {} has taken {:.0f}% of its rated writes", drive.facts->block_device,
+                          100 * *drive.facts->wear);
+    }
+    runtime_.log(line);
+  }
   void write_trace_file() {
     if (!options_.trace) return;
     const auto ranks = runtime_.communicator().gather_bytes(trace_.to_bytes());
@@ -220,6 +240,8 @@ class TrainRun {
   std::vector<SwapDrive> drives_;
   TrainerOptions trainer_options_;
   Trainer trainer_;
+  std::uint64_t swap_read_ = 0;  // bytes of all ranks
+  std::uint64_t swap_written_ = 0;
   double held_out_bigram_ = 0;
   double own_bigram_ = 0;
 };

@@ -56,7 +56,7 @@ class TrainProgram : public testing::Test {
     words.insert(words.end(), more.begin(), more.end());
     return words;
   }
-  static Words on_ranks(int ranks, const Words& program) {
+  static Words on_ranks(int ranks, const Words& program, const Words& launcher_flags = {}) {
     Words words = {"env",
                    "OMPI_ALLOW_RUN_AS_ROOT=1",
                    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
@@ -64,6 +64,7 @@ class TrainProgram : public testing::Test {
                    STRATA_MPIEXEC,
                    "-n",
                    std::to_string(ranks)};
+    words.insert(words.end(), launcher_flags.begin(), launcher_flags.end());
     words.insert(words.end(), program.begin(), program.end());
     return words;
   }
@@ -100,6 +101,7 @@ TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_NE(result.output.find("step 20/20 loss"), std::string::npos) << result.output;
   EXPECT_NE(result.output.find("bigram"), std::string::npos);
+  EXPECT_NE(result.output.find("swap of all steps: "), std::string::npos);
   const auto lines = metrics();
   ASSERT_EQ(lines.size(), 20u);
   EXPECT_LT(lines.back()["loss"], lines.front()["loss"]);
@@ -134,6 +136,14 @@ TEST_F(TrainProgram, TwoRanksUnderMpirunTrainThroughSwap) {
       test::run_program(on_ranks(2, train({"--swap", path("swap"), "--residency", "none"})));
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_EQ(metrics().size(), 4u);
+  EXPECT_EQ(metrics().back()["tokens"], 2 * 2 * 32);
+}
+
+TEST_F(TrainProgram, RunsOnTheHostsOfAFile) {
+  std::ofstream(path("hosts")) << "localhost slots=2\n";
+  const ProgramResult result = test::run_program(
+      on_ranks(2, train({"--swap", path("swap")}), {"--hostfile", path("hosts")}));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_EQ(metrics().back()["tokens"], 2 * 2 * 32);
 }
 
