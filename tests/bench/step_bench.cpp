@@ -133,6 +133,7 @@ DeviceProfile drive_profile(Runtime& runtime, const Options& options, const Meas
     profile.mixed_write = mixed.write;
   }
   runtime.communicator().broadcast(std::as_writable_bytes(std::span(&profile, 1)), 0);
+  runtime.communicator().barrier();  // a broadcast is only enqueued
   return profile;
 }
 
