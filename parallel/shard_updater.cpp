@@ -12,6 +12,8 @@ namespace strata {
 struct ShardUpdater::Chunk {
   std::int64_t begin = 0;  // elements into the shard
   std::int64_t numel = 0;
+  PoolBlock memory;  // of all sections that come from swap: in one piece, so that a pool that was
+                     // given everything back has room for it
   Lease hi, lo, m, v, gradient;
   std::uint64_t submitted_ns = 0;  // when the reads, later the writes, were
   HostEvent fetched;               // all reads were submitted
@@ -20,6 +22,7 @@ struct ShardUpdater::Chunk {
 
   void drop() {
     for (Lease* lease : {&hi, &lo, &m, &v, &gradient}) *lease = Lease();
+    memory.reset();
   }
 };
 
@@ -148,10 +151,34 @@ void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
   const auto begin = std::chrono::steady_clock::now();
   chunk.submitted_ns = Trace::now_ns();
   const auto key = [&](Section section) { return SectionKey{job.order.block, section}; };
-  const auto fetch = [&](Section section) {
-    return store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
-  };
   const bool in_place = compute_ == Dtype::kBf16 && !job.order.weights.empty();
+  const auto bytes = [&](Section section) {
+    const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
+    const std::size_t all = element * static_cast<std::size_t>(chunk.numel);
+    return (all + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
+  };
+  std::size_t needed = 0;
+  for (int s = 0; s < kSectionCount; ++s) {
+    const auto section = static_cast<Section>(s);
+    const bool wanted = section == Section::kHi   ? !in_place
+                        : section == Section::kLo ? !in_place || job.order.decision
+                                                  : job.order.decision != nullptr;
+    if (wanted && store_.keeps(key(section)) && !store_.resident(key(section))) {
+      needed += bytes(section);
+    }
+  }
+  if (needed > 0) chunk.memory = pool_.acquire(needed);
+  std::size_t used = 0;
+  const auto fetch = [&](Section section) {
+    if (store_.resident(key(section))) {
+      return store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
+    }
+    const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
+    const std::span<std::byte> part =
+        chunk.memory.memory().subspan(used, element * static_cast<std::size_t>(chunk.numel));
+    used += bytes(section);
+    return store_.fetch_into(key(section), chunk.begin, chunk.numel, part);
+  };
   if (in_place) {
     const TensorView part = job.order.weights.flat(chunk.begin, chunk.numel);
     const std::span<std::byte> memory(static_cast<std::byte*>(part.data()), part.bytes());
