@@ -41,13 +41,18 @@ class Planner {
     place_what_is_given();
     if (plan_.dram() > budget) refuse(budget, plan_.dram());
     left_ = budget - plan_.dram();
-    if (can_swap()) {
+    if (!can_swap()) {
+      widen_buffers();
+    } else if (place_.residency) {
+      place_boundaries();
+      place_weights();
+      widen_buffers();
+      fill(2);  // what saves more than two transfers: weights that are gathered twice
+      place_gradients();
+      fill(0);
+    } else {
       place_gradients();
       place_boundaries();
-      if (place_.residency) place_weights();
-      widen_buffers();
-      if (place_.residency) fill();
-    } else {
       widen_buffers();
     }
     if (plan_.swap_state() == 0) plan_.chunk_pool = 0;
@@ -250,14 +255,15 @@ class Planner {
       if (!plan_.residency.resident(c.key) && take(plan_.layout.bytes(c.key))) make_resident(c.key);
     }
   }
-  void fill() {
+  /// Sections that save more than so many transfers per byte, those that save most first.
+  void fill(double transfers) {
     std::vector<Candidate> candidates;
     for (int b = 0; b < blocks(); ++b) {
       for (const Section section : kStateSections) {
         const bool weights =
             section == Section::kHi || (section == Section::kLo && place_.compute == Dtype::kF32);
         const double reads = weights ? in_.plan.gathers(b) : 1;
-        if (is_free(section) && plan_.layout.bytes({b, section}) > 0) {
+        if (is_free(section) && plan_.layout.bytes({b, section}) > 0 && reads + 1 > transfers) {
           candidates.push_back(candidate({b, section}, reads + 1));
         }
       }

@@ -53,9 +53,10 @@ struct MemoryPlanInput {
   bool host_accessible = true;  ///< Device::is_host_accessible()
 };
 
-/// Fixed buffers first, then gradients, boundary activations, room to look ahead, and with what is
-/// left the sections that save most I/O per byte: a fixed set, spread evenly over the blocks so
-/// that the drive always has something to do.
+/// Fixed buffers first, then boundary activations and room to look ahead, and with what is left the
+/// sections that save most I/O per byte: weights that are gathered twice, gradients, the rest. A
+/// fixed set, spread evenly over the blocks so that the drive always has something to do. Without
+/// residency gradients come first and nothing else stays.
 /// @throws UsageError with the smallest budget that works when this one does not, or the capacity
 /// that it takes on swap
 MemoryPlan make_memory_plan(const MemoryPlanInput& input);

@@ -43,8 +43,8 @@ class Visit {
 };
 
 struct StreamerOptions {
-  int prefetch_depth = 2;      ///< visits whose reads are submitted ahead of the current one
-  bool keep_gathered = false;  ///< ZeRO 2: gathered weights stay, only updates change them
+  int prefetch_depth = 2;         ///< visits whose reads are submitted ahead of the current one
+  bool keep_gathered = false;     ///< ZeRO 2: gathered weights stay, only updates change them
   bool weights_in_place = false;  ///< one rank: resident hi is what visits compute from
   Dtype compute = Dtype::kBf16;
 };
