@@ -170,20 +170,13 @@ PretrainedModel::PretrainedModel(const ModelConfig& config, ParameterSource sour
 
 const Tokenizer& PretrainedModel::tokenizer() {
   if (tokenizer_) return *tokenizer_;
-  const fs::path file = directory_ / kTokenizer;
-  if (!directory_.empty() && !fs::exists(file)) {
-    throw UsageError(
-        fmt::format("{}: is not there, and without it the model cannot read text; "
-                    "add the tokenizer that it was trained with",
-                    file.string()));
-  }
-  auto found = directory_.empty() ? make_byte_tokenizer() : read_tokenizer(file);
+  auto found = directory_.empty() ? make_byte_tokenizer() : read_tokenizer(directory_);
   if (found->vocab_size() > config_.vocab_size) {
     throw FormatError(
         fmt::format("{}: has {} tokens but the model's vocabulary has {}; use the tokenizer that "
                     "the model was trained with",
-                    directory_.empty() ? "the byte tokenizer" : file.string(), found->vocab_size(),
-                    config_.vocab_size));
+                    directory_.empty() ? "the byte tokenizer" : (directory_ / kTokenizer).string(),
+                    found->vocab_size(), config_.vocab_size));
   }
   tokenizer_ = std::move(found);
   return *tokenizer_;

@@ -11,6 +11,7 @@
 #include "checkpoint/safetensors.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
+#include "core/text/tokenizer.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
@@ -87,10 +88,32 @@ Json directory_facts(const fs::path& directory) {
   return facts;
 }
 
+Json tokenizer_facts(const fs::path& path) {
+  const std::unique_ptr<Tokenizer> tokenizer = read_tokenizer(path);
+  const std::int32_t end = tokenizer->end_of_document();
+  return {
+      {"tokenizer", tokenizer->describe()},
+      {"end_of_document", fmt::format("{} {}", end, tokenizer->decode(std::span(&end, 1), false))}};
+}
+
+bool has_tokenizer(const fs::path& directory) {
+  return fs::exists(directory / "tokenizer.json") ||
+         (fs::exists(directory / "vocab.json") && fs::exists(directory / "merges.txt"));
+}
+
 Json facts_of(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) throw UsageError(fmt::format("{}: does not exist", path.string()));
-  if (fs::is_directory(path, error)) return directory_facts(path);
+  if (fs::is_directory(path, error)) {
+    Json facts = directory_facts(path);
+    if (has_tokenizer(path)) facts.update(tokenizer_facts(path));
+    return facts;
+  }
+  if (path.filename() == "tokenizer.json") {
+    Json facts = {{"path", path.string()}};
+    facts.update(tokenizer_facts(path));
+    return facts;
+  }
   if (path.filename() == "config.json") {
     Json facts = {{"path", path.string()}};
     facts.update(config_facts(read_config(path)));
@@ -138,7 +161,7 @@ void add_inspect(CLI::App& app, Action& chosen) {
   const auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Check a model and list what is in it");
   add_path(*command, "path", options->path, "PATH",
-           "a model directory, a config.json or a safetensors file")
+           "a model directory, a config.json, a tokenizer.json or a safetensors file")
       ->required();
   add_switch(*command, "--json", options->json, "print one JSON object");
   command->callback([options, &chosen] { chosen = [options] { return run_inspect(*options); }; });

@@ -2,10 +2,11 @@
 //
 //   compute   CPU seconds of a step with everything in DRAM, over the cores, per phase
 //   I/O       max(R / B_r, W / B_w, (R + W) / B_mix) with fio's bandwidths of the same sitting
-//   none      (--residency none) against the sum over the phases of the larger of the two
-//   auto      (--dram) against the larger of all compute and all I/O
-//   delayed   `none` again with --delay_ms more for every transfer and memory for two chunks more
-//             in each lane, against `none`
+//   bound     the sum over the phases of the larger of the two
+//   balanced  the larger of all compute and all I/O, if work could move between the phases
+//
+// Rows: none (--residency none), auto, dram (no swap), and delayed: `none` again with --delay_ms
+// more for every transfer and memory for two chunks more in each lane.
 //
 // A model that does not fit takes its compute from a streamed run: --rows none auto.
 //
@@ -141,6 +142,7 @@ struct Row {
   std::string what;
   Measured measured;
   double bound = 0;
+  double balanced = 0;
 };
 
 void print(const std::vector<Row>& rows, const DeviceProfile& drive, int ranks, double parameters,
@@ -151,8 +153,8 @@ void print(const std::vector<Row>& rows, const DeviceProfile& drive, int ranks, 
       options.preset, format_count(parameters), ranks, options.micro_batches, options.sequences,
       options.sequence_length, drive.read / 1e9, drive.write / 1e9,
       (drive.mixed_read + drive.mixed_write) / 1e9);
-  fmt::print("{:<10}{:>10}{:>10}{:>9}{:>10}{:>10}{:>12}{:>12}\n", "", "s/step", "bound", "ratio",
-             "B/param r", "B/param w", "DRAM plan", "peak RSS");
+  fmt::print("{:<10}{:>8}{:>8}{:>7}{:>10}{:>7}{:>11}{:>11}{:>11}{:>11}\n", "", "s/step", "bound",
+             "ratio", "balanced", "ratio", "B/param r", "B/param w", "DRAM plan", "peak RSS");
   nlohmann::ordered_json json = {{"preset", options.preset},
                                  {"parameters", parameters},
                                  {"ranks", ranks},
@@ -161,13 +163,14 @@ void print(const std::vector<Row>& rows, const DeviceProfile& drive, int ranks, 
                                  {"drive_mixed", drive.mixed_read + drive.mixed_write}};
   for (const Row& row : rows) {
     const Measured& m = row.measured;
-    fmt::print("{:<10}{:>10.3f}{:>10.3f}{:>9.2f}{:>10.2f}{:>10.2f}{:>12}{:>12}\n", row.what,
-               m.seconds, row.bound, m.seconds / row.bound, m.read / parameters,
-               m.written / parameters, format_bytes(m.planned_dram),
-               format_bytes(static_cast<std::uint64_t>(m.rss_peak)));
+    fmt::print("{:<10}{:>8.3f}{:>8.3f}{:>7.2f}{:>10.3f}{:>7.2f}{:>11.2f}{:>11.2f}{:>11}{:>11}\n",
+               row.what, m.seconds, row.bound, m.seconds / row.bound, row.balanced,
+               m.seconds / row.balanced, m.read / parameters, m.written / parameters,
+               format_bytes(m.planned_dram), format_bytes(static_cast<std::uint64_t>(m.rss_peak)));
     json["rows"].push_back({{"what", row.what},
                             {"seconds", m.seconds},
                             {"bound", row.bound},
+                            {"balanced", row.balanced},
                             {"cpu_forward", m.cpu_forward},
                             {"cpu_backward", m.cpu_backward},
                             {"read_per_parameter", m.read / parameters},
@@ -201,7 +204,7 @@ class Benchmark {
     if (has("auto")) measure_row("auto", auto_);
     drive_ = drive_profile(runtime_, options_, rows_.front().measured);
     if (has("dram")) measure_row("dram", dram_);
-    for (Row& row : rows_) row.bound = bound(row);
+    for (Row& row : rows_) set_bounds(row);
     if (runtime_.communicator().rank() == 0) {
       print(rows_, drive_, runtime_.communicator().size(),
             static_cast<double>(model_.parameter_count()), options_);
@@ -226,7 +229,7 @@ class Benchmark {
     return result;
   }
 
-  double bound(const Row& row) const {
+  void set_bounds(Row& row) const {
     // The last row has the least I/O to wait for: its compute is the purest.
     const auto cores = static_cast<double>(runtime_.binding().compute_threads);
     const double forward = rows_.back().measured.cpu_forward / cores;
@@ -237,12 +240,9 @@ class Benchmark {
       return io_seconds(static_cast<double>(read) * ranks, static_cast<double>(written) * ranks,
                         drive_);
     };
-    if (row.what == "none") {
-      return std::max(forward, io(traffic.forward_read, traffic.forward_written)) +
-             std::max(backward, io(traffic.backward_read, traffic.backward_written));
-    }
-    if (row.what == "delayed") return rows_.front().measured.seconds;
-    return std::max(forward + backward, io(traffic.read(), traffic.written()));
+    row.bound = std::max(forward, io(traffic.forward_read, traffic.forward_written)) +
+                std::max(backward, io(traffic.backward_read, traffic.backward_written));
+    row.balanced = std::max(forward + backward, io(traffic.read(), traffic.written()));
   }
 
   Runtime& runtime_;

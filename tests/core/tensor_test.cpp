@@ -38,8 +38,8 @@ TEST(TensorView, SlicesRowsAndFlatRanges) {
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsNanAndInfinity) {
   EXPECT_EQ(bf16(1.0f).bits, 0x3f80);
-  EXPECT_EQ(bf16(1.00390625f).bits, 0x3f80);   // exactly between 1 and its successor: even wins
-  EXPECT_EQ(bf16(1.01171875f).bits, 0x3f82);   // the next tie goes up to even
+  EXPECT_EQ(bf16(1.00390625f).bits, 0x3f80);  // exactly between 1 and its successor: even wins
+  EXPECT_EQ(bf16(1.01171875f).bits, 0x3f82);  // the next tie goes up to even
   EXPECT_EQ(bf16(std::numeric_limits<float>::infinity()).bits, 0x7f80);
   EXPECT_TRUE(std::isnan(static_cast<float>(bf16(std::nanf("1")))));
   EXPECT_EQ(bf16(std::numeric_limits<float>::max()).bits, 0x7f80);

@@ -128,6 +128,24 @@ TEST_F(ModelProgram, InitWritesATokenizerThatFitsTheVocabulary) {
   EXPECT_FALSE(std::filesystem::exists(directory_ / "out"));
 }
 
+TEST_F(ModelProgram, TokenizeShowsIdsAndTextsBothWays) {
+  const std::string tokenizer =
+      std::string(STRATA_SOURCE_DIR) + "/tests/golden/tokenizers/gpt2.json";
+  const auto encoded = strata({"tokenize", "--model", tokenizer, "--text",
+                               "the software<|endoftext|>", "--special", "--json"});
+  ASSERT_EQ(encoded.exit_code, 0) << encoded.errors;
+  const auto facts = nlohmann::json::parse(encoded.output);
+  EXPECT_EQ(facts["text"], "the software<|endoftext|>");
+  EXPECT_EQ(facts["pieces"].back()["text"], "<|endoftext|>");
+  EXPECT_EQ(facts["ids"].size(), facts["pieces"].size());
+  std::vector<std::string> back = {"tokenize", "--model", tokenizer, "--decode"};
+  for (const auto& id : facts["ids"]) back.push_back(id.dump());
+  EXPECT_EQ(strata(back).output, "the software<|endoftext|>\n");
+  const auto refused = strata({"tokenize", "--model", tokenizer, "--decode", "12", "many"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.errors.find("\"many\""), std::string::npos) << refused.errors;
+}
+
 TEST_F(ModelProgram, InspectPrintsTheFactsOfAModel) {
   ASSERT_EQ(init("llama-26m", "model").exit_code, 0);
   const auto result = strata({"inspect", path("model"), "--json"});

@@ -1,0 +1,82 @@
+#include "core/text/utf8.h"
+
+#include <algorithm>
+
+namespace strata {
+namespace {
+
+/// Bytes that a character with this first byte takes; 0 for a byte that starts none.
+std::size_t length_of(unsigned char first) noexcept {
+  if (first < 0x80) return 1;
+  if (first < 0xc2) return 0;
+  if (first < 0xe0) return 2;
+  if (first < 0xf0) return 3;
+  return first < 0xf5 ? 4 : 0;
+}
+
+bool is_continuation(char c) noexcept { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
+
+}  // namespace
+
+Character first_character(std::string_view text) noexcept {
+  const auto first = static_cast<unsigned char>(text.front());
+  const std::size_t length = length_of(first);
+  if (length == 1) return {first, 1, true};
+  if (length == 0 || text.size() < length) return {};
+  char32_t code = first & (0x7fu >> length);
+  for (std::size_t i = 1; i < length; ++i) {
+    if (!is_continuation(text[i])) return {};
+    code = code << 6 | (static_cast<unsigned char>(text[i]) & 0x3fu);
+  }
+  const char32_t least = length == 2 ? 0x80 : length == 3 ? 0x800 : 0x10000;
+  const bool surrogate = code >= 0xd800 && code <= 0xdfff;
+  if (code < least || surrogate || code > 0x10ffff) return {};
+  return {code, length, true};
+}
+
+void append_utf8(std::string& text, char32_t code) {
+  const auto tail = [&](int shift) {
+    text += static_cast<char>(0x80u | ((code >> shift) & 0x3fu));
+  };
+  if (code < 0x80) {
+    text += static_cast<char>(code);
+  } else if (code < 0x800) {
+    text += static_cast<char>(0xc0u | code >> 6);
+    tail(0);
+  } else if (code < 0x10000) {
+    text += static_cast<char>(0xe0u | code >> 12);
+    tail(6);
+    tail(0);
+  } else {
+    text += static_cast<char>(0xf0u | code >> 18);
+    tail(12);
+    tail(6);
+    tail(0);
+  }
+}
+
+std::string valid_utf8(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  while (!text.empty()) {
+    const Character character = first_character(text);
+    if (character.valid) {
+      result.append(text.substr(0, character.bytes));
+    } else {
+      append_utf8(result, kReplacement);
+    }
+    text.remove_prefix(character.bytes);
+  }
+  return result;
+}
+
+std::size_t complete_utf8(std::string_view text) noexcept {
+  for (std::size_t back = 1; back <= std::min<std::size_t>(3, text.size()); ++back) {
+    const std::size_t at = text.size() - back;
+    if (is_continuation(text[at])) continue;
+    return length_of(static_cast<unsigned char>(text[at])) > back ? at : text.size();
+  }
+  return text.size();
+}
+
+}  // namespace strata
