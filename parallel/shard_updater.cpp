@@ -14,14 +14,15 @@ struct ShardUpdater::Chunk {
   std::int64_t numel = 0;
   PoolBlock memory;  // of all sections that come from swap: in one piece, so that a pool that was
                      // given everything back has room for it
-  Lease hi, lo, m, v, gradient;
-  std::uint64_t submitted_ns = 0;  // when the reads, later the writes, were
-  HostEvent fetched;               // all reads were submitted
-  HostEvent updated;               // all writes were submitted
+  std::array<Lease, kSectionCount> leases;  // by section; without memory where nobody wants it
+  std::uint64_t submitted_ns = 0;           // when the reads, later the writes, were
+  HostEvent fetched;                        // all reads were submitted
+  HostEvent updated;                        // all writes were submitted
   std::vector<Event> writes;
 
+  Lease& operator[](Section section) { return leases[static_cast<std::size_t>(section)]; }
   void drop() {
-    for (Lease* lease : {&hi, &lo, &m, &v, &gradient}) *lease = Lease();
+    leases = {};
     memory.reset();
   }
 };
@@ -138,67 +139,67 @@ void trace_transfer(Trace& trace, TraceLane lane, const char* what, std::uint64_
 
 std::uint64_t ShardUpdater::swapped_bytes(const Chunk& chunk, int block) const {
   std::uint64_t bytes = 0;
-  const std::array<const Lease*, kSectionCount> leases{&chunk.hi, &chunk.lo, &chunk.m, &chunk.v,
-                                                       &chunk.gradient};
   for (int s = 0; s < kSectionCount; ++s) {
     if (store_.resident({block, static_cast<Section>(s)})) continue;
-    bytes += leases[static_cast<std::size_t>(s)]->memory().size();
+    bytes += chunk.leases[static_cast<std::size_t>(s)].memory().size();
   }
   return bytes;
+}
+
+std::size_t ShardUpdater::pool_bytes(SectionKey key, std::int64_t numel) const {
+  if (store_.resident(key)) return 0;
+  const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(key.section)];
+  const std::size_t bytes = element * static_cast<std::size_t>(numel);
+  return (bytes + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
 }
 
 void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
   const auto begin = std::chrono::steady_clock::now();
   chunk.submitted_ns = Trace::now_ns();
   const auto key = [&](Section section) { return SectionKey{job.order.block, section}; };
+  std::vector<Section> wanted;
   const bool in_place = compute_ == Dtype::kBf16 && !job.order.weights.empty();
-  const auto bytes = [&](Section section) {
-    const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
-    const std::size_t all = element * static_cast<std::size_t>(chunk.numel);
-    return (all + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
-  };
-  std::size_t needed = 0;
-  for (int s = 0; s < kSectionCount; ++s) {
-    const auto section = static_cast<Section>(s);
-    const bool wanted = section == Section::kHi   ? !in_place
-                        : section == Section::kLo ? !in_place || job.order.decision
-                                                  : job.order.decision != nullptr;
-    if (wanted && store_.keeps(key(section)) && !store_.resident(key(section))) {
-      needed += bytes(section);
-    }
-  }
-  if (needed > 0) chunk.memory = pool_.acquire(needed);
-  std::size_t used = 0;
-  const auto fetch = [&](Section section) {
-    if (store_.resident(key(section))) {
-      return store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
-    }
-    const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
-    const std::span<std::byte> part =
-        chunk.memory.memory().subspan(used, element * static_cast<std::size_t>(chunk.numel));
-    used += bytes(section);
-    return store_.fetch_into(key(section), chunk.begin, chunk.numel, part);
-  };
   if (in_place) {
-    const TensorView part = job.order.weights.flat(chunk.begin, chunk.numel);
-    const std::span<std::byte> memory(static_cast<std::byte*>(part.data()), part.bytes());
-    if (job.order.weights_loaded) {
-      chunk.hi = store_.adopt(key(Section::kHi), chunk.begin, chunk.numel, memory);
-    } else {
-      chunk.hi = store_.fetch_into(key(Section::kHi), chunk.begin, chunk.numel, memory);
-    }
+    read_weights(job, chunk);
   } else {
-    chunk.hi = fetch(Section::kHi);
+    wanted = {Section::kHi, Section::kLo};
   }
-  if (!in_place || job.order.decision) chunk.lo = fetch(Section::kLo);
+  if (job.order.decision) {
+    if (in_place) wanted.push_back(Section::kLo);
+    for (const Section section : {Section::kM, Section::kV, Section::kGradient}) {
+      if (store_.keeps(key(section))) wanted.push_back(section);
+    }
+  }
+  std::size_t needed = 0;
+  for (const Section section : wanted) needed += pool_bytes(key(section), chunk.numel);
+  if (needed > 0) chunk.memory = pool_.acquire(needed);
+  std::span<std::byte> room = chunk.memory.memory();
+  for (const Section section : wanted) {
+    const std::size_t bytes = pool_bytes(key(section), chunk.numel);
+    if (bytes == 0) {
+      chunk[section] = store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
+      continue;
+    }
+    if (section == Section::kGradient) job.order.gradient_at_rest.wait();
+    const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
+    chunk[section] = store_.fetch_into(key(section), chunk.begin, chunk.numel,
+                                       room.first(element * static_cast<std::size_t>(chunk.numel)));
+    room = room.subspan(bytes);
+  }
   if (!job.order.decision) return;
-  if (store_.keeps(key(Section::kM))) chunk.m = fetch(Section::kM);
-  if (store_.keeps(key(Section::kV))) chunk.v = fetch(Section::kV);
-  if (!store_.resident(key(Section::kGradient))) job.order.gradient_at_rest.wait();
-  chunk.gradient = fetch(Section::kGradient);
   // Submission takes no time; room in the pool does, and comes when older chunks are written.
   clock_.add(LaneTime::kWriteWait,
              std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+}
+
+/// hi straight into the memory of the visit.
+void ShardUpdater::read_weights(const Job& job, Chunk& chunk) {
+  const SectionKey key{job.order.block, Section::kHi};
+  const TensorView part = job.order.weights.flat(chunk.begin, chunk.numel);
+  const std::span<std::byte> memory(static_cast<std::byte*>(part.data()), part.bytes());
+  chunk[Section::kHi] = job.order.weights_loaded
+                            ? store_.adopt(key, chunk.begin, chunk.numel, memory)
+                            : store_.fetch_into(key, chunk.begin, chunk.numel, memory);
 }
 
 void ShardUpdater::update(Job& job) {
@@ -207,9 +208,7 @@ void ShardUpdater::update(Job& job) {
     for (; c < job.chunks.size(); ++c) {
       Chunk& chunk = job.chunks[c];
       chunk.fetched.event().wait();
-      for (const Lease* lease : {&chunk.hi, &chunk.lo, &chunk.m, &chunk.v, &chunk.gradient}) {
-        lease->ready().wait();
-      }
+      for (const Lease& lease : chunk.leases) lease.ready().wait();
       trace_transfer(clock_.trace(), TraceLane::kRead, "read", chunk.submitted_ns, last_read_ns_,
                      job.order.block, swapped_bytes(chunk, job.order.block));
       update_chunk(job, chunk);
@@ -228,28 +227,28 @@ void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
     job.order.gradient_at_rest.wait();
   }
   const LaneClock::Span span(clock_, LaneTime::kUpdate, TraceLane::kUpdate, "update",
-                             job.order.block, chunk.hi.memory().size());
+                             job.order.block, chunk[Section::kHi].memory().size());
   if (decision && !decision->skip) {
     const std::vector<UpdateSegment> segments =
         partition_.block(job.order.block).segments(rank_, chunk.begin, chunk.begin + chunk.numel);
     const std::size_t gradient_bytes =
-        chunk.gradient.memory().size() / static_cast<std::size_t>(chunk.numel);
+        chunk[Section::kGradient].memory().size() / static_cast<std::size_t>(chunk.numel);
     rule_.update({.numel = chunk.numel,
-                  .hi = chunk.hi.as<std::uint16_t>(),
-                  .lo = chunk.lo.as<std::int16_t>(),
-                  .m = chunk.m.as<float>(),
-                  .v = chunk.v.as<float>(),
-                  .gradient = chunk.gradient.memory().data(),
+                  .hi = chunk[Section::kHi].as<std::uint16_t>(),
+                  .lo = chunk[Section::kLo].as<std::int16_t>(),
+                  .m = chunk[Section::kM].as<float>(),
+                  .v = chunk[Section::kV].as<float>(),
+                  .gradient = chunk[Section::kGradient].memory().data(),
                   .gradient_dtype = gradient_bytes == 2 ? Dtype::kBf16 : Dtype::kF32},
                  segments, decision->step, threads_);
     chunk.submitted_ns = Trace::now_ns();
-    for (const Lease* lease : {&chunk.hi, &chunk.lo, &chunk.m, &chunk.v}) {
-      if (*lease) chunk.writes.push_back(store_.store(*lease));
+    for (const Section section : kStateSections) {
+      if (chunk[section]) chunk.writes.push_back(store_.store(chunk[section]));
     }
   }
   if (compute_ == Dtype::kF32 && !job.order.weights.empty()) {
-    join(chunk.hi.as<std::uint16_t>(), chunk.lo.as<std::int16_t>(), chunk.numel,
-         job.order.weights.flat(chunk.begin, chunk.numel).as<float>());
+    join(chunk[Section::kHi].as<std::uint16_t>(), chunk[Section::kLo].as<std::int16_t>(),
+         chunk.numel, job.order.weights.flat(chunk.begin, chunk.numel).as<float>());
   }
 }
 

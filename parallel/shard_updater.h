@@ -76,6 +76,9 @@ class ShardUpdater {
   void load(const ShardJob& order);
   void read(Job& job);
   void read_chunk(const Job& job, Chunk& chunk);
+  void read_weights(const Job& job, Chunk& chunk);
+  /// What a section of a chunk takes from the pool: nothing where it stays in DRAM.
+  std::size_t pool_bytes(SectionKey key, std::int64_t numel) const;
   void update(Job& job);
   void update_chunk(const Job& job, Chunk& chunk);
   void write(Job& job);
