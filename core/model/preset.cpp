@@ -77,21 +77,28 @@ constexpr std::array kLlama{
     qwen_25("qwen2.5-7b", 152064, 28, 3584, 18944, 28, 4, false),
 };
 
-ModelConfig make_gpt2(const Gpt2Row& row) {
+/// What GPT-2 and OPT have in common.
+template <typename Row>
+ModelConfig make_with_layer_norms(const Row& row) {
   ModelConfig config;
-  config.family = "gpt2";
-  config.vocab_size = 50257;
   config.hidden = row.hidden;
   config.layers = row.layers;
   config.heads = config.kv_heads = row.heads;
   config.head_size = row.hidden / row.heads;
   config.intermediate = 4 * row.hidden;
-  config.max_positions = row.positions;
   config.norm = NormKind::kLayer;
   config.positions = PositionKind::kLearned;
-  config.activation = Activation::kGeluNew;
   config.gated_mlp = false;
   config.query_key_value_bias = config.output_bias = config.mlp_bias = true;
+  return config;
+}
+
+ModelConfig make_gpt2(const Gpt2Row& row) {
+  ModelConfig config = make_with_layer_norms(row);
+  config.family = "gpt2";
+  config.vocab_size = 50257;
+  config.max_positions = row.positions;
+  config.activation = Activation::kGeluNew;
   config.tied = row.tied;
   config.scale_residual_initializer = true;
   config.end_tokens = {50256};
@@ -100,25 +107,16 @@ ModelConfig make_gpt2(const Gpt2Row& row) {
 }
 
 ModelConfig make_opt(const OptRow& row) {
-  ModelConfig config;
+  ModelConfig config = make_with_layer_norms(row);
   config.family = "opt";
   config.vocab_size = 50272;
-  config.hidden = row.hidden;
-  config.layers = row.layers;
-  config.heads = config.kv_heads = row.heads;
-  config.head_size = row.hidden / row.heads;
-  config.intermediate = 4 * row.hidden;
   config.max_positions = 2048;
-  config.norm = NormKind::kLayer;
-  config.positions = PositionKind::kLearned;
   config.position_offset = 2;
   config.activation = Activation::kRelu;
-  config.gated_mlp = false;
-  config.query_key_value_bias = config.output_bias = config.mlp_bias = true;
   config.tied = true;
   config.weight_dtype = Dtype::kBf16;
-  config.begin_token = 2;
   config.end_tokens = {2};
+  config.begin_token = 2;
   return config;
 }
 

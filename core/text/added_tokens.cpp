@@ -9,12 +9,6 @@
 namespace strata {
 namespace {
 
-bool is_space(char32_t code) {
-  return (code >= 0x9 && code <= 0xd) || code == 0x20 || code == 0x85 || code == 0xa0 ||
-         code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 ||
-         code == 0x202f || code == 0x205f || code == 0x3000;
-}
-
 /// \w: letters, marks, numbers and connecting punctuation.
 bool is_word(char32_t code) {
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
@@ -33,12 +27,6 @@ bool is_word(char32_t code) {
     default:
       return false;
   }
-}
-
-Character last_character(std::string_view text) {
-  std::size_t begin = text.size() - 1;
-  while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xc0) == 0x80) --begin;
-  return first_character(text.substr(begin));
 }
 
 bool stands_alone(std::string_view text, TextSpan span) {

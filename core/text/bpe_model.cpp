@@ -49,6 +49,11 @@ std::string spelled_bytes(const std::string& token) {
   return result;
 }
 
+/// The order of the heap, whose front is the lowest rank, then the leftmost.
+bool merged_later(const BpeModel::Scratch::Candidate& a, const BpeModel::Scratch::Candidate& b) {
+  return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
+}
+
 }  // namespace
 
 const std::array<std::string, 256>& byte_characters() {
@@ -237,9 +242,7 @@ void BpeModel::push(std::int32_t left, Scratch& scratch) const {
       merges_.find(pair(a.id, scratch.symbols[static_cast<std::size_t>(a.after)].id));
   if (found == merges_.end()) return;
   scratch.heap.push_back({found->second.rank, left, found->second.merged});
-  std::ranges::push_heap(scratch.heap, [](const auto& x, const auto& y) {
-    return x.rank != y.rank ? x.rank > y.rank : x.left > y.left;
-  });
+  std::ranges::push_heap(scratch.heap, merged_later);
 }
 
 void BpeModel::merge(Scratch& scratch) const {
@@ -248,9 +251,7 @@ void BpeModel::merge(Scratch& scratch) const {
   heap.clear();
   for (std::int32_t i = 0; i + 1 < static_cast<std::int32_t>(symbols.size()); ++i) push(i, scratch);
   while (!heap.empty()) {
-    std::ranges::pop_heap(heap, [](const auto& x, const auto& y) {
-      return x.rank != y.rank ? x.rank > y.rank : x.left > y.left;
-    });
+    std::ranges::pop_heap(heap, merged_later);
     const Scratch::Candidate best = heap.back();
     heap.pop_back();
     Scratch::Symbol& left = symbols[static_cast<std::size_t>(best.left)];

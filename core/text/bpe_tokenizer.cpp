@@ -242,6 +242,14 @@ std::string StreamingDecoder::add(std::int32_t id) {
   const std::size_t complete = shown.size();
   std::string fresh = complete > shown_ ? text.substr(shown_, complete - shown_) : std::string();
   shown_ = std::max(shown_, complete);
+  if (shown_ == text.size()) {
+    // Only a token that stands for its own text is enough to go on from: a byte is not.
+    const std::string last = tokenizer_.decode(std::span(&id, 1));
+    if (!last.empty() && text.ends_with(last)) {
+      ids_ = {id};
+      shown_ = last.size();
+    }
+  }
   return fresh;
 }
 

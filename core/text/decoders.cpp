@@ -13,17 +13,7 @@ class ReplaceAll final : public TokenDecoder {
   ReplaceAll(Regex pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
   void apply(std::vector<std::string>& tokens) const override {
-    for (std::string& token : tokens) {
-      std::string result;
-      std::size_t done = 0;
-      pattern_.for_each_match(token, [&](TextSpan match) {
-        result.append(token, done, match.begin - done);
-        result += content_;
-        done = match.end;
-      });
-      result.append(token, done);
-      token = std::move(result);
-    }
+    for (std::string& token : tokens) token = pattern_.replace(token, content_);
   }
 
  private:
@@ -92,30 +82,12 @@ class Strip final : public TokenDecoder {
   std::size_t start_, stop_;
 };
 
-/// `replacement` becomes a space; the one that Metaspace put before a text is dropped.
-class Metaspace final : public TokenDecoder {
+/// Drops the space that Metaspace put before a text.
+class DropFirstSpace final : public TokenDecoder {
  public:
-  Metaspace(std::string replacement, bool drops_first)
-      : replacement_(std::move(replacement)), drops_first_(drops_first) {}
   void apply(std::vector<std::string>& tokens) const override {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      std::string result;
-      const std::string& token = tokens[i];
-      for (std::size_t at = 0; at < token.size();) {
-        if (token.compare(at, replacement_.size(), replacement_) == 0) {
-          if (!(drops_first_ && i == 0 && at == 0)) result += ' ';
-          at += replacement_.size();
-        } else {
-          result += token[at++];
-        }
-      }
-      tokens[i] = std::move(result);
-    }
+    if (!tokens.empty() && tokens.front().starts_with(' ')) tokens.front().erase(0, 1);
   }
-
- private:
-  std::string replacement_;
-  bool drops_first_;
 };
 
 void add(const json& part, const std::string& path,
@@ -139,8 +111,9 @@ void add(const json& part, const std::string& path,
   } else if (type == "Metaspace") {
     const std::string scheme =
         part.value("prepend_scheme", part.value("add_prefix_space", true) ? "always" : "never");
-    result.push_back(
-        std::make_unique<Metaspace>(part.at("replacement").get<std::string>(), scheme != "never"));
+    result.push_back(std::make_unique<ReplaceAll>(
+        Regex::literal(part.at("replacement").get<std::string>(), path), " "));
+    if (scheme != "never") result.push_back(std::make_unique<DropFirstSpace>());
   } else {
     refuse_component(part, "decoder",
                      "Sequence, ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace", path);

@@ -59,18 +59,7 @@ class Replace final : public Normalizer {
  public:
   Replace(Regex pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  std::string apply(std::string text) const override {
-    std::string result;
-    std::size_t done = 0;
-    pattern_.for_each_match(text, [&](TextSpan match) {
-      result.append(text, done, match.begin - done);
-      result += content_;
-      done = match.end;
-    });
-    if (done == 0) return text;
-    result.append(text, done);
-    return result;
-  }
+  std::string apply(std::string text) const override { return pattern_.replace(text, content_); }
 
  private:
   Regex pattern_;

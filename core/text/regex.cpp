@@ -161,4 +161,16 @@ void Regex::for_each_match(std::string_view text,
   implementation_->give_back(std::move(matcher));
 }
 
+std::string Regex::replace(std::string_view text, std::string_view content) const {
+  std::string result;
+  std::size_t done = 0;
+  for_each_match(text, [&](TextSpan match) {
+    result.append(text, done, match.begin - done);
+    result += content;
+    done = match.end;
+  });
+  result.append(text, done);
+  return result;
+}
+
 }  // namespace strata

@@ -31,6 +31,8 @@ class Regex {
   /// over. Linear in the text for the patterns of the known families.
   /// @throws Error when a pattern needs more time or memory than a match may take
   void for_each_match(std::string_view text, const std::function<void(TextSpan)>& found) const;
+  /// The text with `content` in place of every match.
+  std::string replace(std::string_view text, std::string_view content) const;
 
  private:
   struct Implementation;

@@ -61,8 +61,9 @@ class StreamingDecoder {
 
  private:
   const Tokenizer& tokenizer_;
-  std::vector<std::int32_t> ids_;  // since the last place where the text was complete
-  std::size_t shown_ = 0;          // bytes of their text
+  // The last token shown, for what decoders do at a beginning, and those behind it.
+  std::vector<std::int32_t> ids_;
+  std::size_t shown_ = 0;  // bytes of their text
 };
 
 /// Byte b is token b, and 256 ends a document. Encodes any bytes, valid UTF-8 or not.

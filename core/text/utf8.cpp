@@ -34,6 +34,18 @@ Character first_character(std::string_view text) noexcept {
   return {code, length, true};
 }
 
+Character last_character(std::string_view text) noexcept {
+  std::size_t begin = text.size() - 1;
+  while (begin > 0 && is_continuation(text[begin])) --begin;
+  return first_character(text.substr(begin));
+}
+
+bool is_space(char32_t code) noexcept {
+  return (code >= 0x9 && code <= 0xd) || code == 0x20 || code == 0x85 || code == 0xa0 ||
+         code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 ||
+         code == 0x202f || code == 0x205f || code == 0x3000;
+}
+
 void append_utf8(std::string& text, char32_t code) {
   const auto tail = [&](int shift) {
     text += static_cast<char>(0x80u | ((code >> shift) & 0x3fu));

@@ -19,6 +19,12 @@ struct Character {
 /// valid. @pre text is not empty
 Character first_character(std::string_view text) noexcept;
 
+/// The last character of valid UTF-8. @pre text is not empty
+Character last_character(std::string_view text) noexcept;
+
+/// White space as Unicode says today.
+bool is_space(char32_t code) noexcept;
+
 void append_utf8(std::string& text, char32_t code);
 
 /// The text with every byte that is not part of valid UTF-8 replaced by U+FFFD.
