@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "core/ops.h"
 
 namespace strata {
@@ -68,10 +70,12 @@ class MeasuringOps final : public Ops {
   void product(ConstTensorView x, ConstTensorView w) {
     operations_ += 2.0 * static_cast<double>(x.numel()) * static_cast<double>(w.shape()[0]);
   }
-  /// One of q k^T and p v under a causal mask: half of the square.
+  /// One of q k^T and p v under a causal mask: half of the square, and with a window less.
   static double attention_product(const AttentionShape& shape) {
-    const double pairs =
-        0.5 * static_cast<double>(shape.tokens) * static_cast<double>(shape.tokens);
+    const auto tokens = static_cast<double>(shape.tokens);
+    const double window =
+        shape.window > 0 ? std::min(static_cast<double>(shape.window), tokens) : tokens;
+    const double pairs = tokens * window - 0.5 * window * window;
     return 2.0 * pairs * static_cast<double>(shape.sequences * shape.heads * shape.head_size);
   }
 

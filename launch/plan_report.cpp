@@ -41,12 +41,21 @@ std::vector<BlockCost> costs_of_one_layer(const ModelConfig& config, const StepS
 
 std::vector<BlockCost> measure_transformer(const ModelConfig& config, const StepShape& shape,
                                            Dtype compute) {
-  ModelConfig shallow = config;
-  shallow.layers = 1;
-  const std::vector<BlockCost> three = costs_of_one_layer(shallow, shape, compute);
-  std::vector<BlockCost> costs{three.front()};
-  costs.insert(costs.end(), static_cast<std::size_t>(config.layers), three[1]);
-  costs.push_back(three.back());
+  const auto measure = [&](std::int64_t layer) {
+    ModelConfig shallow = config;
+    shallow.layers = 1;
+    shallow.window = config.window_of(layer);
+    shallow.first_windowed_layer = 0;
+    return costs_of_one_layer(shallow, shape, compute);
+  };
+  // Layers differ in nothing but their window.
+  const std::vector<BlockCost> first = measure(0);
+  const std::vector<BlockCost> last = measure(config.layers - 1);
+  std::vector<BlockCost> costs{first.front()};
+  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+    costs.push_back(config.window_of(layer) == config.window_of(0) ? first[1] : last[1]);
+  }
+  costs.push_back(first.back());
   return costs;
 }
 

@@ -56,6 +56,10 @@ TEST(PlanReport, MeasuresOneLayerAsTheTrainerMeasuresAll) {
     for (const int micro_batches : {1, 3, 40}) {
       PlanSubject subject = subject_of(name);
       subject.shape = {micro_batches, 1, 64};
+      if (micro_batches == 3) {  // layers of two kinds
+        subject.config.window = 24;
+        subject.config.first_windowed_layer = 2;
+      }
       const PlanMaterial material(subject);
       const auto shallow = material.input(subject.placement).costs;
       const auto all = measure_blocks(material.model(), subject.shape, subject.placement.compute);
