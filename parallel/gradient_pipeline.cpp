@@ -102,8 +102,7 @@ GradientPipeline::Open GradientPipeline::open(int block, std::int64_t begin, std
   expects(slot.has_value(), "the memory for gradients does not hold the visit's");
   result.slot = std::move(*slot);
   {
-    const LaneClock::Span span(clock_, LaneTime::kCollectiveWait, TraceLane::kStep,
-                               "wait for reduce", block);
+    const Trace::Span span(clock_.trace(), TraceLane::kStep, "wait for reduce", block);
     for (const Event& event : result.slot.free) compute_.wait(event);
   }
   result.accumulator = {result.slot.memory.data(), Dtype::kF32, Shape{numel}};

@@ -13,14 +13,13 @@ namespace strata {
 
 /// What the time of a step is accounted to.
 enum class LaneTime : std::uint8_t {
-  kCompute,         ///< the compute lane worked
-  kReadWait,        ///< the compute lane waited for sections that were being read or updated
-  kWriteWait,       ///< buffers were not free because their bytes were still being written
-  kUpdate,          ///< the update lane worked
-  kCollective,      ///< the collectives lane worked
-  kCollectiveWait,  ///< the compute lane waited for a collective
+  kCompute,     ///< the compute lane worked
+  kReadWait,    ///< the compute lane waited for sections that were being read or updated
+  kWriteWait,   ///< buffers were not free because their bytes were still being written
+  kUpdate,      ///< the update lane worked
+  kCollective,  ///< the collectives lane worked
 };
-inline constexpr int kLaneTimes = 6;
+inline constexpr int kLaneTimes = 5;
 
 /// Adds up seconds per LaneTime and shows the same spans in the trace. Thread-safe.
 class LaneClock {

@@ -337,12 +337,12 @@ SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan
     const SectionKey key{block, section};
     return plan.residency.resident(key) ? 0 : plan.layout.bytes(key);
   };
-  const auto weights = [&](int block, bool updates_before) -> std::uint64_t {
+  const auto weights = [&](int block) -> std::uint64_t {
     const bool first = !gathered[static_cast<std::size_t>(block)];
     gathered[static_cast<std::size_t>(block)] = true;
-    // Kept weights stand in for hi. A lazy update of an fp32 block still needs both halves, and
-    // after a fused one the block is loaded anew at its first visit.
-    const bool kept = plan.keep_gathered && !(lazy ? fp32 && updates_before : first);
+    // Kept weights stand in for hi, except that a lazy update of an fp32 block, which runs as it is
+    // gathered first, needs both halves, and that a fused one makes its next gather load it anew.
+    const bool kept = plan.keep_gathered && !(first && (fp32 || !lazy));
     return kept ? 0 : swapped(block, Section::kHi) + (fp32 ? swapped(block, Section::kLo) : 0);
   };
   for (const PlannedVisit& visit : input.plan.visits()) {
@@ -350,8 +350,8 @@ SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan
     std::uint64_t& read = forward ? traffic.forward_read : traffic.backward_read;
     std::uint64_t& written = forward ? traffic.forward_written : traffic.backward_written;
     const int b = visit.block;
-    if (visit.gathers) read += weights(b, visit.updates_before);
-    for (const int other : visit.borrowed) read += weights(other, false);
+    if (visit.gathers) read += weights(b);
+    for (const int other : visit.borrowed) read += weights(other);
     if (visit.updates_before || visit.updates_after) {
       if (visit.updates_after && (fp32 || !visit.gathers)) read += swapped(b, Section::kHi);
       if (!(fp32 && visit.updates_before)) read += swapped(b, Section::kLo);

@@ -113,8 +113,7 @@ Visit& ParameterStreamer::acquire(int index, int limit) {
                                block);
     for (const Visit::Gathered& gathered : visit.gathered_) gathered.part_ready.wait();
   }
-  const LaneClock::Span span(clock_, LaneTime::kCollectiveWait, TraceLane::kStep, "wait for gather",
-                             block);
+  const Trace::Span span(clock_.trace(), TraceLane::kStep, "wait for gather", block);
   visit.complete_.wait();
   return visit;
 }
@@ -207,11 +206,10 @@ void ParameterStreamer::submit_reads(Visit& visit) {
                             visit.staging_.free.end());
     job.weights_loaded = kept_complete_[block] && !copy_;
     job.sections_stored = stored_[block];
-    if (job.decision) job.gradient_at_rest = job.decision->known.event();
     const ShardUpdater::Submitted submitted = updater_.submit(job);
-    gathered.part_ready = submitted.weights_ready;
+    gathered.part_ready = submitted.done;
     gathered.written = submitted.written;
-    if (job.decision) stored_[block] = submitted.stored;
+    if (job.decision) stored_[block] = submitted.done;
     kept_complete_[block] = options_.keep_gathered;
   }
 }
@@ -233,9 +231,8 @@ void ParameterStreamer::submit_update(int block) {
   ShardJob job;
   job.block = block;
   job.decision = std::exchange(pending_[b], nullptr);
-  job.gradient_at_rest = job.decision->known.event();
   job.sections_stored = stored_[b];
-  ahead_[b] = updater_.submit(job).stored;
+  ahead_[b] = updater_.submit(job).done;
 }
 
 void ParameterStreamer::submit_gather(Visit& visit) {
@@ -289,13 +286,17 @@ void ParameterStreamer::update_now(Visit& visit,
   job.decision = decision;
   job.gradient_at_rest = gradient_at_rest;
   job.sections_stored = stored_[static_cast<std::size_t>(block)];
-  if (own != visit.gathered_.end()) {
+  // bf16 weights in the host's memory are hi, and become the new one. Kept weights are on the
+  // device only, and fp32 weights are of no use any more.
+  const bool holds_hi =
+      own != visit.gathered_.end() && options_.compute == Dtype::kBf16 && !(copy_ && own->kept);
+  if (holds_hi) {
     job.weights = own->host_part;
-    job.weights_loaded = !(copy_ && own->kept);  // kept weights are on the device only
+    job.weights_loaded = true;
   }
   const ShardUpdater::Submitted submitted = updater_.submit(job);
-  stored_[static_cast<std::size_t>(block)] = submitted.stored;
-  if (own != visit.gathered_.end()) own->written = submitted.written;
+  stored_[static_cast<std::size_t>(block)] = submitted.done;
+  if (holds_hi) own->written = submitted.written;
   kept_complete_[static_cast<std::size_t>(block)] = false;
 }
 

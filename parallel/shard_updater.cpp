@@ -69,9 +69,9 @@ bool ShardUpdater::weights_stay(int block) const {
 }
 
 TensorView ShardUpdater::resident_weights(int block) {
-  const std::int64_t shard = partition_.block(block).shard_numel();
-  const Lease hi = store_.fetch({block, Section::kHi}, 0, shard, pool_);
-  return {hi.memory().data(), Dtype::kBf16, {shard}};
+  return {store_.memory({block, Section::kHi}).data(),
+          Dtype::kBf16,
+          {partition_.block(block).shard_numel()}};
 }
 
 ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
@@ -88,25 +88,26 @@ ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
   update_->enqueue([this, job] { update(*job); });
   const Event updated = update_->record();
   write_->enqueue([this, job] { write(*job); });
-  return {updated, updated, write_->record()};
+  return {updated, write_->record()};
 }
 
 ShardUpdater::Submitted ShardUpdater::submit_load(const ShardJob& order) {
   load_->enqueue([this, order] { load(order); });
-  return {load_->record(), {}, {}};
+  return {load_->record(), {}};
 }
 
 void ShardUpdater::load(const ShardJob& order) {
   for (const Event& event : order.weights_free) event.wait();
   order.sections_stored.wait();
-  const std::int64_t shard = order.weights.numel();
-  const Lease hi = store_.fetch({order.block, Section::kHi}, 0, shard, pool_);
+  const std::span<const std::byte> hi = store_.memory({order.block, Section::kHi});
   if (compute_ == Dtype::kBf16) {
-    std::memcpy(order.weights.data(), hi.memory().data(), hi.memory().size());
+    std::memcpy(order.weights.data(), hi.data(), hi.size());
     return;
   }
-  const Lease lo = store_.fetch({order.block, Section::kLo}, 0, shard, pool_);
-  join(hi.as<std::uint16_t>(), lo.as<std::int16_t>(), shard, order.weights.as<float>());
+  const std::span<const std::byte> lo = store_.memory({order.block, Section::kLo});
+  join(reinterpret_cast<const std::uint16_t*>(hi.data()),
+       reinterpret_cast<const std::int16_t*>(lo.data()), order.weights.numel(),
+       order.weights.as<float>());
 }
 
 void ShardUpdater::read(Job& job) {
@@ -153,17 +154,21 @@ std::size_t ShardUpdater::pool_bytes(SectionKey key, std::int64_t numel) const {
   return (bytes + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
 }
 
-void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
+void ShardUpdater::take_room(const Job& job, Chunk& chunk, std::size_t bytes) {
+  // What waits for the decision keeps the pool full until the step ends: that is not the drive's.
+  const bool counts = !job.order.decision || job.order.decision->known.event().ready();
   const auto begin = std::chrono::steady_clock::now();
-  chunk.submitted_ns = Trace::now_ns();
+  chunk.memory = pool_.acquire(bytes);
+  if (!counts) return;
+  clock_.add(LaneTime::kWriteWait,
+             std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+}
+
+void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
   const auto key = [&](Section section) { return SectionKey{job.order.block, section}; };
   std::vector<Section> wanted;
   const bool in_place = compute_ == Dtype::kBf16 && !job.order.weights.empty();
-  if (in_place) {
-    read_weights(job, chunk);
-  } else {
-    wanted = {Section::kHi, Section::kLo};
-  }
+  if (!in_place) wanted = {Section::kHi, Section::kLo};
   if (job.order.decision) {
     if (in_place) wanted.push_back(Section::kLo);
     for (const Section section : {Section::kM, Section::kV, Section::kGradient}) {
@@ -172,7 +177,9 @@ void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
   }
   std::size_t needed = 0;
   for (const Section section : wanted) needed += pool_bytes(key(section), chunk.numel);
-  if (needed > 0) chunk.memory = pool_.acquire(needed);
+  if (needed > 0) take_room(job, chunk, needed);
+  chunk.submitted_ns = Trace::now_ns();
+  if (in_place) read_weights(job, chunk);
   std::span<std::byte> room = chunk.memory.memory();
   for (const Section section : wanted) {
     const std::size_t bytes = pool_bytes(key(section), chunk.numel);
@@ -180,16 +187,15 @@ void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
       chunk[section] = store_.fetch(key(section), chunk.begin, chunk.numel, pool_);
       continue;
     }
-    if (section == Section::kGradient) job.order.gradient_at_rest.wait();
+    if (section == Section::kGradient) {
+      job.order.decision->known.event().wait();
+      job.order.gradient_at_rest.wait();
+    }
     const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
     chunk[section] = store_.fetch_into(key(section), chunk.begin, chunk.numel,
                                        room.first(element * static_cast<std::size_t>(chunk.numel)));
     room = room.subspan(bytes);
   }
-  if (!job.order.decision) return;
-  // Submission takes no time; room in the pool does, and comes when older chunks are written.
-  clock_.add(LaneTime::kWriteWait,
-             std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
 }
 
 /// hi straight into the memory of the visit.
@@ -226,27 +232,29 @@ void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
     decision->known.event().wait();
     job.order.gradient_at_rest.wait();
   }
-  const LaneClock::Span span(clock_, LaneTime::kUpdate, TraceLane::kUpdate, "update",
-                             job.order.block, chunk[Section::kHi].memory().size());
-  if (decision && !decision->skip) {
+  const bool updates = decision && !decision->skip;
+  const bool joins = compute_ == Dtype::kF32 && !job.order.weights.empty();
+  if (!updates && !joins) return;
+  const LaneClock::Span span(clock_, LaneTime::kUpdate, TraceLane::kUpdate,
+                             updates ? "update" : "join", job.order.block,
+                             chunk[Section::kHi].memory().size());
+  if (updates) {
     const std::vector<UpdateSegment> segments =
         partition_.block(job.order.block).segments(rank_, chunk.begin, chunk.begin + chunk.numel);
-    const std::size_t gradient_bytes =
-        chunk[Section::kGradient].memory().size() / static_cast<std::size_t>(chunk.numel);
     rule_.update({.numel = chunk.numel,
                   .hi = chunk[Section::kHi].as<std::uint16_t>(),
                   .lo = chunk[Section::kLo].as<std::int16_t>(),
                   .m = chunk[Section::kM].as<float>(),
                   .v = chunk[Section::kV].as<float>(),
                   .gradient = chunk[Section::kGradient].memory().data(),
-                  .gradient_dtype = gradient_bytes == 2 ? Dtype::kBf16 : Dtype::kF32},
+                  .gradient_dtype = compute_},
                  segments, decision->step, threads_);
     chunk.submitted_ns = Trace::now_ns();
     for (const Section section : kStateSections) {
       if (chunk[section]) chunk.writes.push_back(store_.store(chunk[section]));
     }
   }
-  if (compute_ == Dtype::kF32 && !job.order.weights.empty()) {
+  if (joins) {
     join(chunk[Section::kHi].as<std::uint16_t>(), chunk[Section::kLo].as<std::int16_t>(),
          chunk.numel, job.order.weights.flat(chunk.begin, chunk.numel).as<float>());
   }

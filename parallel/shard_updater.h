@@ -33,7 +33,7 @@ struct ShardJob {
   bool weights_loaded = false;
   /// What to update with; null: only weights are wanted, from hi (and lo for fp32).
   std::shared_ptr<const StepDecision> decision;
-  /// The shard's gradient is at rest: nothing reads it before.
+  /// The shard's gradient is at rest: nothing reads it before, nor before the decision is known.
   Event gradient_at_rest;
 };
 
@@ -63,9 +63,8 @@ class ShardUpdater {
   TensorView resident_weights(int block);
 
   struct Submitted {
-    Event weights_ready;  ///< the shard's weights are complete
-    Event stored;         ///< a later fetch of the sections sees the update
-    Event written;        ///< nothing reads `weights` any more for this job's own sake
+    Event done;     ///< the weights are complete, and a later fetch of the sections sees the update
+    Event written;  ///< nothing reads `weights` any more for this job's own sake
   };
   Submitted submit(const ShardJob& job);
 
@@ -77,6 +76,7 @@ class ShardUpdater {
   void read(Job& job);
   void read_chunk(const Job& job, Chunk& chunk);
   void read_weights(const Job& job, Chunk& chunk);
+  void take_room(const Job& job, Chunk& chunk, std::size_t bytes);
   /// What a section of a chunk takes from the pool: nothing where it stays in DRAM.
   std::size_t pool_bytes(SectionKey key, std::int64_t numel) const;
   void update(Job& job);

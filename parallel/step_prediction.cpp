@@ -26,8 +26,8 @@ class LoadCounter {
         gathered_(static_cast<std::size_t>(input.model.block_count()), false) {}
 
   void add(const PlannedVisit& visit, PhaseLoad& load) {
-    if (visit.gathers) gather(visit.block, visit.updates_before, load);
-    for (const int block : visit.borrowed) gather(block, false, load);
+    if (visit.gathers) gather(visit.block, load);
+    for (const int block : visit.borrowed) gather(block, load);
     if (visit.updates_before || visit.updates_after) load.updated += update_bytes(visit.block);
     if (visit.phase == Phase::kBackward) reduce(visit, load);
   }
@@ -38,11 +38,11 @@ class LoadCounter {
     return static_cast<double>(in_.partition.block(block).shard_numel());
   }
 
-  void gather(int block, bool updated, PhaseLoad& load) {
-    // Kept weights are gathered again only where an update may have changed them.
+  void gather(int block, PhaseLoad& load) {
+    // Kept weights are gathered again once a step, because an update has changed them.
     const bool first = !gathered_[static_cast<std::size_t>(block)];
     gathered_[static_cast<std::size_t>(block)] = true;
-    if (plan_.keep_gathered && !updated && !(first && fused())) return;
+    if (plan_.keep_gathered && !first) return;
     load.gathered +=
         (numel(block) - shard(block)) * static_cast<double>(size_bytes(in_.placement.compute));
   }
@@ -70,7 +70,6 @@ class LoadCounter {
     }
     return bytes + static_cast<double>(plan_.layout.bytes({block, Section::kGradient}));
   }
-  bool fused() const { return in_.placement.update == UpdateTiming::kFused; }
 
   const MemoryPlanInput& in_;
   const MemoryPlan& plan_;

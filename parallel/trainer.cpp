@@ -64,17 +64,20 @@ class GivingUp {
   int before_ = std::uncaught_exceptions();
 };
 
-/// The decision of a step whose norm need not be known: fused updates.
-std::shared_ptr<StepDecision> decide_early(const Trainer::State& state) {
-  auto decision = std::make_shared<StepDecision>();
-  const bool clips = state.options.clip == Clip::kPrevious && state.options.max_grad_norm > 0;
-  decision->step = {
-      .step = state.updates_done + 1,
-      .learning_rate = state.options.schedule.at(state.updates_done),
-      .gradient_scale =
-          clips ? clip_coefficient(state.last_norm, state.options.max_grad_norm) : 1.0f};
-  decision->known.complete();
-  return decision;
+/// Gives the step's decision its content: what the update does, or that it is left out. A fused
+/// update is decided before its norm is known.
+void decide(const Trainer::State& state, StepDecision& decision, double norm, bool finite) {
+  const bool exact = state.options.clip == Clip::kExact;
+  const double compared = state.options.clip == Clip::kPrevious ? state.last_norm : norm;
+  const bool clips = state.options.max_grad_norm > 0 &&
+                     (exact || (state.options.clip == Clip::kPrevious && state.last_norm > 0));
+  const UpdateDecision update =
+      decide_update(compared, finite, clips ? state.options.max_grad_norm : 0.0);
+  decision.skip = update.skip;
+  decision.step = {.step = state.updates_done + 1,
+                   .learning_rate = state.options.schedule.at(state.updates_done),
+                   .gradient_scale = update.scale};
+  decision.known.complete();
 }
 
 /// Visits of the backward phase: the last block's forward, loss and gradient, then all others.
@@ -116,21 +119,6 @@ GradientNorm settle_gradients(Trainer::State& state) {
   return {squares, finite};
 }
 
-void decide_pending(Trainer::State& state, double norm, bool finite) {
-  const bool exact = state.options.clip == Clip::kExact;
-  const double compared = state.options.clip == Clip::kPrevious ? state.last_norm : norm;
-  const bool clips = state.options.max_grad_norm > 0 &&
-                     (exact || (state.options.clip == Clip::kPrevious && state.last_norm > 0));
-  const UpdateDecision update =
-      decide_update(compared, finite, clips ? state.options.max_grad_norm : 0.0);
-  const std::shared_ptr<StepDecision> decision = std::exchange(state.open_decision, nullptr);
-  decision->skip = update.skip;
-  decision->step = {.step = state.updates_done + 1,
-                    .learning_rate = state.options.schedule.at(state.updates_done),
-                    .gradient_scale = update.scale};
-  decision->known.complete();
-}
-
 }  // namespace
 
 Trainer::Trainer(const Context& context, const Model& model, const TrainerOptions& options,
@@ -164,12 +152,17 @@ StepReport Trainer::step(const Batch& input) {
   const GivingUp on_failure(state);
   state.boundaries.begin(true);
   const bool lazy = state.options.placement.update == UpdateTiming::kLazy;
-  if (lazy) state.open_decision = std::make_shared<StepDecision>();
-  const std::shared_ptr<StepDecision> fused = lazy ? nullptr : decide_early(state);
+  const auto decision = std::make_shared<StepDecision>();
+  if (lazy) {
+    state.open_decision = decision;
+  } else {
+    decide(state, *decision, 0.0, true);
+  }
   const double cpu_begin = cpu_seconds();
   state.run_forward(state.plan.size());
   const double cpu_turn = cpu_seconds();
-  const double loss_sum = run_backward(state, static_cast<float>(1.0 / labels), fused);
+  const double loss_sum =
+      run_backward(state, static_cast<float>(1.0 / labels), lazy ? nullptr : decision);
   report.loss = world.sum(loss_sum) / labels;
 
   const GradientNorm norm = settle_gradients(state);
@@ -177,14 +170,15 @@ StepReport Trainer::step(const Batch& input) {
   report.cpu_seconds_backward = cpu_seconds() - cpu_turn;
   report.gradient_norm = std::sqrt(norm.sum_of_squares);
   report.skipped = !norm.finite;
-  if (fused && report.skipped) {
+  if (!lazy && report.skipped) {
     throw Error(
         "a gradient was not finite after its block had been updated; --update lazy skips such "
         "steps "
         "instead");
   }
   if (lazy) {
-    decide_pending(state, report.gradient_norm, norm.finite);
+    state.open_decision = nullptr;
+    decide(state, *decision, report.gradient_norm, norm.finite);
     state.has_pending = true;
   }
   if (!report.skipped) {

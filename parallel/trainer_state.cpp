@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <cstring>
+#include <algorithm>
+#include <array>
 #include <exception>
 #include <numeric>
 
@@ -189,15 +189,12 @@ void Trainer::State::register_transfers() {
 }
 
 void Trainer::State::agree_on_plan() {
-  // A double holds 53 bits exactly.
-  const std::uint64_t hash = plan.hash();
-  for (const std::uint64_t fact :
-       {hash & 0xffffffffu, hash >> 32, static_cast<std::uint64_t>(options.placement.compute),
-        static_cast<std::uint64_t>(options.placement.stage)}) {
-    const auto own = static_cast<double>(fact);
-    const double largest = context.communicator.max(own);
-    const double smallest = -context.communicator.max(-own);
-    if (largest != smallest) {
+  const std::array<std::uint64_t, 3> facts{plan.hash(),
+                                           static_cast<std::uint64_t>(options.placement.compute),
+                                           static_cast<std::uint64_t>(options.placement.stage)};
+  const std::span<const std::byte> own = std::as_bytes(std::span(facts));
+  for (const std::vector<std::byte>& other : context.communicator.gather_bytes(own)) {
+    if (!std::ranges::equal(other, own)) {
       throw UsageError("the ranks were started with different models or options");
     }
   }
