@@ -21,12 +21,8 @@ using Ids = std::vector<std::int32_t>;
 constexpr int kMaxDepth = 32;
 constexpr std::int64_t kMostTokens = 1 << 22;
 
-/// What a post-processor puts around the ids of a text.
-struct Frame {
-  Ids before, after;
-};
-
-void add_frame(const json& part, const std::string& path, Frame& frame) {
+/// Adds what a post-processor puts around the ids of a text.
+void add_frame(const json& part, const std::string& path, Tokenizer::Frame& frame) {
   if (part.is_null()) return;
   const std::string type = part.value("type", "");
   if (type == "Sequence") {
@@ -40,12 +36,12 @@ void add_frame(const json& part, const std::string& path, Frame& frame) {
       }
       const auto name = piece.at("SpecialToken").at("id").get<std::string>();
       const Ids ids = part.at("special_tokens").at(name).at("ids").get<Ids>();
-      Ids& side = seen ? frame.after : frame.before;
+      Ids& side = seen ? frame.behind : frame.before;
       side.insert(side.end(), ids.begin(), ids.end());
     }
   } else if (type == "RobertaProcessing" || type == "BertProcessing") {
     frame.before.push_back(part.at("cls").at(1).get<std::int32_t>());
-    frame.after.push_back(part.at("sep").at(1).get<std::int32_t>());
+    frame.behind.push_back(part.at("sep").at(1).get<std::int32_t>());
   } else if (type != "ByteLevel") {
     refuse_component(part, "post_processor",
                      "Sequence, TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel",
@@ -64,7 +60,7 @@ class BpeTokenizer final : public Tokenizer {
     for (const json& token : document.value("added_tokens", json::array())) {
       add_token(token, path);
     }
-    for (const Ids* side : {&frame_.before, &frame_.after}) {
+    for (const Ids* side : {&frame_.before, &frame_.behind}) {
       for (const std::int32_t id : *side) {
         if (text_of(id) == nullptr) {
           throw FormatError(
@@ -86,10 +82,11 @@ class BpeTokenizer final : public Tokenizer {
         [&](TextSpan span) {
           const std::string_view piece =
               std::string_view(valid).substr(span.begin, span.end - span.begin);
-          encode_piece(piece, span.begin == 0, options.parse_special, *scratch, ids);
+          encode_piece(piece, span.begin == 0 ? options.start : TextStart::kAfterToken,
+                       options.parse_special, *scratch, ids);
         },
         token);
-    if (options.add_special) ids.insert(ids.end(), frame_.after.begin(), frame_.after.end());
+    if (options.add_special) ids.insert(ids.end(), frame_.behind.begin(), frame_.behind.end());
     give_back(std::move(scratch));
   }
 
@@ -111,6 +108,7 @@ class BpeTokenizer final : public Tokenizer {
     return result;
   }
 
+  const Frame& frame() const noexcept override { return frame_; }
   std::int64_t vocab_size() const noexcept override { return size_; }
   std::int32_t end_of_document() const noexcept override { return end_; }
   std::optional<std::int32_t> find(std::string_view token) const override {
@@ -144,7 +142,9 @@ class BpeTokenizer final : public Tokenizer {
     if (!token.normalized) {
       raw_.add(token.content, token);
     } else {
-      normalized_.add(normalizer_ ? normalizer_->apply(token.content) : token.content, token);
+      normalized_.add(
+          normalizer_ ? normalizer_->apply(token.content, TextStart::kBeginning) : token.content,
+          token);
     }
   }
 
@@ -162,29 +162,29 @@ class BpeTokenizer final : public Tokenizer {
         "{}: no token ends a text; name it as eos_token in tokenizer_config.json", path));
   }
 
-  void encode_piece(std::string_view piece, bool at_start, bool parse_special,
+  void encode_piece(std::string_view piece, TextStart start, bool parse_special,
                     BpeModel::Scratch& scratch, Ids& ids) const {
     std::string changed;
     if (normalizer_) {
-      changed = normalizer_->apply(std::string(piece));
+      changed = normalizer_->apply(std::string(piece), start);
       piece = changed;
     }
     if (normalized_.empty()) {
-      encode_words(piece, at_start, scratch, ids);
+      encode_words(piece, start, scratch, ids);
       return;
     }
     normalized_.split(
         piece, parse_special,
         [&](TextSpan span) {
-          encode_words(piece.substr(span.begin, span.end - span.begin), at_start && span.begin == 0,
-                       scratch, ids);
+          encode_words(piece.substr(span.begin, span.end - span.begin),
+                       span.begin == 0 ? start : TextStart::kAfterToken, scratch, ids);
         },
         [&ids](const AddedToken& found) { ids.push_back(found.id); });
   }
 
-  void encode_words(std::string_view text, bool at_start, BpeModel::Scratch& scratch,
+  void encode_words(std::string_view text, TextStart start, BpeModel::Scratch& scratch,
                     Ids& ids) const {
-    Words words{.words = {text}, .made = {}, .at_start = at_start};
+    Words words{.words = {text}, .made = {}, .start = start};
     for (const auto& step : pre_tokenizers_.steps) step->apply(words);
     for (const std::string_view word : words.words) model_.encode(word, scratch, ids);
   }

@@ -50,6 +50,7 @@ class ByteTokenizer final : public Tokenizer {
     return text;
   }
 
+  const Frame& frame() const noexcept override { return frame_; }
   std::int64_t vocab_size() const noexcept override { return kBytes + 1; }
   std::int32_t end_of_document() const noexcept override { return kEndOfDocument; }
   std::optional<std::int32_t> find(std::string_view token) const override {
@@ -60,6 +61,9 @@ class ByteTokenizer final : public Tokenizer {
     return static_cast<std::int32_t>(found - characters.begin());
   }
   std::string describe() const override { return "bytes, 257 tokens"; }
+
+ private:
+  Frame frame_;  // empty
 };
 
 ordered_json vocabulary() {

@@ -16,8 +16,8 @@ using nlohmann::json;
 class Sequence final : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
-  std::string apply(std::string text) const override {
-    for (const auto& step : steps_) text = step->apply(std::move(text));
+  std::string apply(std::string text, TextStart start) const override {
+    for (const auto& step : steps_) text = step->apply(std::move(text), start);
     return text;
   }
 
@@ -28,7 +28,7 @@ class Sequence final : public Normalizer {
 /// Canonical composition.
 class Nfc final : public Normalizer {
  public:
-  std::string apply(std::string text) const override {
+  std::string apply(std::string text, TextStart /*start*/) const override {
     bool ascii = true;
     for (const char c : text) ascii = ascii && static_cast<unsigned char>(c) < 0x80;
     if (ascii) return text;
@@ -47,8 +47,8 @@ class Nfc final : public Normalizer {
 class Prepend final : public Normalizer {
  public:
   explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
-  std::string apply(std::string text) const override {
-    return text.empty() ? text : prefix_ + text;
+  std::string apply(std::string text, TextStart start) const override {
+    return text.empty() || start == TextStart::kWithin ? text : prefix_ + text;
   }
 
  private:
@@ -59,7 +59,9 @@ class Replace final : public Normalizer {
  public:
   Replace(Regex pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  std::string apply(std::string text) const override { return pattern_.replace(text, content_); }
+  std::string apply(std::string text, TextStart /*start*/) const override {
+    return pattern_.replace(text, content_);
+  }
 
  private:
   Regex pattern_;

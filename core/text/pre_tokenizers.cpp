@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/text/regex.h"
@@ -119,8 +120,9 @@ class Split final : public PreTokenizer {
 class PrefixSpace final : public PreTokenizer {
  public:
   void apply(Words& words) const override {
+    bool within = words.start == TextStart::kWithin;
     for (std::string_view& word : words.words) {
-      if (word.starts_with(' ')) continue;
+      if (std::exchange(within, false) || word.starts_with(' ')) continue;
       std::string& made = words.made.emplace_back(1, ' ');
       made += word;
       word = made;
@@ -141,10 +143,11 @@ class Metaspace final : public PreTokenizer {
   }
 
   void apply(Words& words) const override {
-    bool first = words.at_start;
+    TextStart start = words.start;
     for (std::string_view& word : words.words) {
       std::string& made = words.made.emplace_back();
-      const bool prepends = prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && first);
+      const bool prepends = (prepend_ == Prepend::kAlways && start != TextStart::kWithin) ||
+                            (prepend_ == Prepend::kFirst && start == TextStart::kBeginning);
       if (prepends && !word.starts_with(replacement_) && !word.starts_with(' ')) {
         made = replacement_;
       }
@@ -156,7 +159,7 @@ class Metaspace final : public PreTokenizer {
         }
       }
       word = made;
-      first = false;
+      start = TextStart::kAfterToken;
     }
     if (split_) split_->apply(words);
   }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text/regex.h"
+#include "core/text/tokenizer.h"
 
 namespace strata {
 
@@ -18,7 +19,7 @@ namespace strata {
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
-  virtual std::string apply(std::string text) const = 0;
+  virtual std::string apply(std::string text, TextStart start) const = 0;
 };
 
 /// @param part the "normalizer" of a tokenizer.json. @param path of the file, for messages
@@ -30,7 +31,7 @@ std::unique_ptr<Normalizer> make_normalizer(const nlohmann::json& part, const st
 struct Words {
   std::vector<std::string_view> words;
   std::deque<std::string> made;
-  bool at_start = false;  ///< the first word begins where the original text does
+  TextStart start = TextStart::kBeginning;  ///< of the first word
 };
 
 /// Cuts words into smaller ones that merges do not cross.

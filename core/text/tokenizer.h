@@ -11,11 +11,19 @@
 
 namespace strata {
 
+/// What lies before a text. Some tokenizers put a space before the first word of one.
+enum class TextStart : std::uint8_t {
+  kBeginning,   ///< nothing
+  kAfterToken,  ///< a special token
+  kWithin,      ///< other text, which goes on here: nothing is put before it
+};
+
 struct EncodeOptions {
   /// Special tokens that the text spells are those tokens. For text that a program wrote, such as a
   /// chat template's; what strangers wrote is data.
   bool parse_special = false;
   bool add_special = false;  ///< what the model expects around a text, such as a BOS token
+  TextStart start = TextStart::kBeginning;
 };
 
 /// Text to token ids and back. Immutable: all methods may be called on several threads at once.
@@ -36,6 +44,12 @@ class Tokenizer {
   /// The text of `ids`. Part of a text may begin or end within a character.
   /// @throws Error for an id that is no token
   virtual std::string decode(std::span<const std::int32_t> ids, bool skip_special = true) const = 0;
+
+  /// What the model expects around a text; see add_special.
+  struct Frame {
+    std::vector<std::int32_t> before, behind;
+  };
+  virtual const Frame& frame() const noexcept = 0;
 
   /// One more than the largest id.
   virtual std::int64_t vocab_size() const noexcept = 0;
