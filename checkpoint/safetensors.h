@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/file.h"
+#include "core/file.h"
 #include "checkpoint/safetensors_header.h"
 
 namespace strata {

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/file.h"
+#include "core/file.h"
 #include "core/dtype.h"
 
 namespace strata {

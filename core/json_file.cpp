@@ -1,16 +1,14 @@
 #include "core/json_file.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <fstream>
 #include <set>
 #include <vector>
 
 #include "core/error.h"
+#include "core/file.h"
 
 namespace strata {
 namespace {
@@ -43,20 +41,6 @@ class Guard {
   int max_depth_;
   std::vector<std::set<std::string>> keys_;
 };
-
-void write_durably(const std::filesystem::path& file, const std::string& text) {
-  const auto fail = [&file](const char* what) { throw IoError(what, file.string(), 0, errno); };
-  const int descriptor =
-      open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (descriptor < 0) fail("could not be created");
-  const bool written =
-      write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-      fsync(descriptor) == 0;
-  const int system_error = errno;
-  close(descriptor);
-  errno = system_error;
-  if (!written) fail("could not be written");
-}
 
 }  // namespace
 
@@ -100,13 +84,7 @@ void write_json_file(const std::filesystem::path& file, const json& value) {
   if (failure) {
     throw IoError("its directory could not be created", file.string(), 0, failure.value());
   }
-  const std::filesystem::path fresh = fmt::format("{}.{}.tmp", file.string(), getpid());
-  write_durably(fresh, value.dump(2) + "\n");
-  if (std::rename(fresh.c_str(), file.c_str()) != 0) {
-    const int system_error = errno;
-    unlink(fresh.c_str());
-    throw IoError("could not be replaced", file.string(), 0, system_error);
-  }
+  write_text_file(file, value.dump(2) + "\n");
 }
 
 }  // namespace strata

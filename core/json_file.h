@@ -19,8 +19,8 @@ std::string read_text_file(const std::filesystem::path& file, std::size_t cap_by
 /// in one object. @throws FormatError that starts with `path`
 nlohmann::json parse_json_object(std::string_view text, const std::string& path, int max_depth);
 
-/// Makes `value` the content of `file`, creating its directory where needed: a crash leaves the old
-/// file or the new one, and nobody else may read it. @throws IoError naming the file
+/// Makes `value` the content of `file` as write_text_file() does, creating its directory where
+/// needed. @throws IoError naming the file
 void write_json_file(const std::filesystem::path& file, const nlohmann::json& value);
 
 }  // namespace strata
