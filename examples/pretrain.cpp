@@ -87,22 +87,13 @@ strata::PretrainedModel load_or_init(const std::string& model) {
   return strata::init_pretrained(strata::preset(model), 42);
 }
 
-/// The loss on as many held-out sequences as one batch holds.
-double held_out_loss(strata::Trainer& trainer, const strata::Dataset& data,
-                     const strata::BatchShape& shape) {
-  strata::Batch batch = data.held_out(shape);
-  auto& parts = batch.micro_batches;
-  parts.resize(std::min(parts.size(), static_cast<std::size_t>(shape.micro_batches)));
-  return trainer.evaluate(batch).loss();
-}
-
 void train(strata::Runtime& runtime, const Arguments& arguments) {
   strata::Communicator& world = runtime.communicator();
   strata::PretrainedModel model = load_or_init(arguments.text("model"));
   strata::check_save_target(model.config(), arguments.text("out"));  // now, not after hours
   const strata::TrainerOptions options = trainer_options(arguments);
-  strata::Dataset data = strata::open_dataset(arguments.files, model.tokenizer(),
-                                              {.sequence_length = options.shape.sequence_length});
+  strata::TrainingData data = strata::open_data(arguments.files, {}, model.tokenizer(),
+                                                {.sequence_length = options.shape.sequence_length});
   const strata::BatchShape shape{.sequences = options.shape.sequences,
                                  .micro_batches = options.shape.micro_batches,
                                  .rank = world.rank(),
@@ -113,7 +104,7 @@ void train(strata::Runtime& runtime, const Arguments& arguments) {
                           model.model().parameter_count(), world.size(),
                           strata::format_bytes(trainer.memory_plan().dram())));
   for (std::int64_t step = 0; step < options.schedule.total_steps; ++step) {
-    const strata::StepReport report = trainer.step(data.next(shape));
+    const strata::StepReport report = trainer.step(data.training->next(shape));
     runtime.log(fmt::format(
         "step {:4}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:6.0f} tokens/s  swap {} read {} written",
         report.step, report.loss, report.gradient_norm, report.learning_rate,
@@ -122,7 +113,11 @@ void train(strata::Runtime& runtime, const Arguments& arguments) {
         strata::format_bytes(report.swap_bytes_written)));
     if (world.max(runtime.stop_requested() ? 1 : 0) > 0) break;  // Ctrl-C: save what there is
   }
-  runtime.log(fmt::format("held-out loss {:.4f}", held_out_loss(trainer, data, shape)));
+  if (data.evaluation) {
+    const strata::EvaluationPasses held_out(*data.evaluation, data.options, shape);
+    runtime.log(
+        fmt::format("held-out loss {:.4f}", strata::evaluate_all(trainer, held_out).loss()));
+  }
   strata::save_pretrained(runtime.context(), trainer, model, arguments.text("out"));
   runtime.log("saved to " + arguments.text("out"));
 }

@@ -61,7 +61,8 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 
 # 2 ranks x 4 sequences x 256 tokens = 2048 tokens a step. The state is 12 bytes a parameter, 157 MB a
 # rank; --residency none streams all of it.
-mpirun -n 2 "$strata" train --model "$work/initial" --data "${data[@]}" --out "$work/trained" --overwrite \
+mpirun -n 2 "$strata" train --model "$work/initial" --data "${data[@]}" --out "$work/trained" \
+  --overwrite --cache "$work/cache" \
   --swap "$work/swap" --dram 140MiB --residency none \
   --per_device_train_batch_size 4 --sequence_length 256 --max_steps "$steps" \
   --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps $((steps / 10)) \

@@ -117,22 +117,14 @@ std::string step_line(const StepMetrics& m, std::int64_t total_steps) {
       m.skipped ? ", skipped: gradients were not finite" : "");
 }
 
-double evaluate_all(Trainer& trainer, Communicator& communicator, const Batch& batch,
-                    int micro_batches_per_pass) {
-  const auto own = static_cast<double>(batch.micro_batches.size());
-  const auto most = static_cast<std::size_t>(communicator.max(own));
-  const auto step = static_cast<std::size_t>(micro_batches_per_pass);
+EvaluationReport evaluate_all(Trainer& trainer, const EvaluationPasses& passes) {
   EvaluationReport total;
-  for (std::size_t begin = 0; begin < most; begin += step) {
-    Batch pass;
-    for (std::size_t i = begin; i < std::min(begin + step, batch.micro_batches.size()); ++i) {
-      pass.micro_batches.push_back(batch.micro_batches[i]);
-    }
-    const EvaluationReport report = trainer.evaluate(pass);
+  for (std::int64_t pass = 0; pass < passes.count(); ++pass) {
+    const EvaluationReport report = trainer.evaluate(passes.pass(pass));
     total.loss_sum += report.loss_sum;
     total.labels += report.labels;
   }
-  return total.loss();
+  return total;
 }
 
 }  // namespace strata

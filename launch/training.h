@@ -37,9 +37,7 @@ class StepMetricsCollector {
 /// bound by read (87%)"
 std::string step_line(const StepMetrics& metrics, std::int64_t total_steps);
 
-/// The mean loss over a whole held-out batch, in passes that fit the trainer. Collective; ranks may
-/// hold different numbers of micro-batches.
-double evaluate_all(Trainer& trainer, Communicator& communicator, const Batch& batch,
-                    int micro_batches_per_pass);
+/// The loss over all of `passes`. Collective.
+EvaluationReport evaluate_all(Trainer& trainer, const EvaluationPasses& passes);
 
 }  // namespace strata

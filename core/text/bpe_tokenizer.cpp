@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "core/json_file.h"
 #include "core/text/added_tokens.h"
 #include "core/text/bpe_model.h"
@@ -51,8 +52,10 @@ void add_frame(const json& part, const std::string& path, Tokenizer::Frame& fram
 
 class BpeTokenizer final : public Tokenizer {
  public:
-  BpeTokenizer(const json& document, const std::string& path, std::string_view end)
-      : normalizer_(make_normalizer(document.value("normalizer", json()), path)),
+  BpeTokenizer(const json& document, const std::string& path, std::string_view end,
+               std::uint64_t fingerprint)
+      : fingerprint_(fingerprint),
+        normalizer_(make_normalizer(document.value("normalizer", json()), path)),
         pre_tokenizers_(make_pre_tokenizers(document.value("pre_tokenizer", json()), path)),
         decoders_(make_decoders(document.value("decoder", json()), path)),
         model_(document.at("model"), pre_tokenizers_.byte_level, path) {
@@ -117,6 +120,7 @@ class BpeTokenizer final : public Tokenizer {
     }
     return model_.find_spelled(std::string(token));
   }
+  std::uint64_t fingerprint() const noexcept override { return fingerprint_; }
   std::string describe() const override {
     return fmt::format("BPE, {} tokens, {}, {} of them added", vocab_size(),
                        pre_tokenizers_.byte_level ? "byte-level" : "characters", added_.size());
@@ -206,6 +210,7 @@ class BpeTokenizer final : public Tokenizer {
     idle_.push_back(std::move(scratch));
   }
 
+  std::uint64_t fingerprint_;
   std::unique_ptr<Normalizer> normalizer_;
   PreTokenizers pre_tokenizers_;
   std::vector<std::unique_ptr<TokenDecoder>> decoders_;
@@ -226,7 +231,7 @@ std::unique_ptr<Tokenizer> parse_tokenizer(std::string_view text, const std::str
   const json document = parse_json_object(text, path, kMaxDepth);
   if (document == json::parse(byte_tokenizer_json())) return make_byte_tokenizer();
   try {
-    return std::make_unique<BpeTokenizer>(document, path, end);
+    return std::make_unique<BpeTokenizer>(document, path, end, hash_text(text, hash_text(end)));
   } catch (const json::exception& error) {
     throw FormatError(fmt::format("{}: is not a tokenizer: {}", path, error.what()));
   }

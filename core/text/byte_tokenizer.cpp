@@ -60,6 +60,7 @@ class ByteTokenizer final : public Tokenizer {
     if (found == characters.end()) return std::nullopt;
     return static_cast<std::int32_t>(found - characters.begin());
   }
+  std::uint64_t fingerprint() const noexcept override { return 0; }
   std::string describe() const override { return "bytes, 257 tokens"; }
 
  private:

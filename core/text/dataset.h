@@ -1,26 +1,18 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
+#include <memory>
 
 #include "core/model/batch.h"
+#include "core/text/token_source.h"
 
 namespace strata {
 
 struct DatasetOptions {
   std::int64_t sequence_length = 1024;  ///< S
-  double held_out = 0.05;             ///< part of the tokens, at the end, that is never trained on
-  std::uint64_t seed = 0;             ///< of the order of sequences
-  bool mask_documents = false;        ///< a token sees its own document only
-  std::int32_t end_of_document = -1;  ///< ends a document; needed for mask_documents
-};
-
-/// Where a run is in its data: `position` sequences of epoch `epoch` are used up.
-struct DataCursor {
-  std::int64_t epoch = 0;
-  std::int64_t position = 0;
-  bool operator==(const DataCursor&) const = default;
+  std::uint64_t seed = 0;               ///< of the order of sequences
+  /// A token sees its own document only, and positions start anew with each.
+  bool reset_documents = false;
 };
 
 /// How one optimizer step is cut. The global batch is sequences x micro_batches x ranks long.
@@ -31,57 +23,63 @@ struct BatchShape {
   int ranks = 1;
 };
 
-/// Sequences of S tokens for next-token prediction, cut from one row of tokens without overlap;
-/// what is left at the end of the training part is not used. Every epoch visits every sequence
-/// once, in an order that depends on (seed, epoch) only. Ranks take consecutive parts of the global
-/// batch, so it is the same batch for any number of ranks and any split into micro-batches.
+/// Sequences of S tokens for next-token prediction, cut from a row of tokens without overlap; what
+/// is left at the end is not used. Ranks take consecutive parts of the global batch, so it is the
+/// same batch for any number of ranks and any split into micro-batches.
 ///
-/// Holds the tokens in memory. One thread at a time.
+/// Every epoch visits every sequence once. The first one takes the row in stretches of two million
+/// tokens and shuffles each, so that it can begin while later ones are still being tokenised; the
+/// others shuffle all sequences. Orders depend on the seed only.
+///
+/// Reads a batch's tokens when it is asked for one. One thread at a time.
 class Dataset {
  public:
-  /// @throws UsageError when the tokens do not make one sequence to train on, or an option is out
+  /// Blocks until there is a sequence. @throws UsageError when there is none, or an option is out
   /// of range
-  Dataset(std::vector<std::int32_t> tokens, DatasetOptions options);
+  Dataset(std::unique_ptr<TokenSource> tokens, const DatasetOptions& options);
 
-  /// The rank's part of the next global batch; moves the cursor past all of it.
+  /// The rank's part of the next global batch; moves the cursor past all of it. Blocks until the
+  /// tokens are there.
   Batch next(const BatchShape& shape);
 
-  /// The held-out part from its first to its last token, the same on every rank: rank r of P has
-  /// micro-batches r, r + P, ... All have shape.sequences sequences; what the last ones lack is
-  /// filled up with labels that do not count. Empty when nothing is held out.
-  Batch held_out(const BatchShape& shape) const;
-  /// The same of other tokens, e.g. of a file for evaluation.
-  Batch cut(std::span<const std::int32_t> tokens, const BatchShape& shape) const;
+  /// Sequences of an epoch. Blocks until all tokens are there.
+  std::int64_t sequences();
 
-  std::int64_t sequences() const noexcept { return sequences_; }  ///< per epoch
-  std::span<const std::int32_t> training_tokens() const noexcept;
-  std::span<const std::int32_t> held_out_tokens() const noexcept;
+  /// Sequences used up since the beginning of the run.
+  std::int64_t cursor() const noexcept { return cursor_; }
+  /// Continues exactly where `cursor` was taken, with the same data, length and seed.
+  /// @pre not negative
+  void seek(std::int64_t cursor);
 
-  DataCursor cursor() const noexcept { return cursor_; }
-  /// Continues exactly where `cursor` was taken. @throws Error if it does not belong to this data
-  void seek(const DataCursor& cursor);
+  TokenSource& tokens() noexcept { return *tokens_; }
 
  private:
-  void append(MicroBatch& batch, std::span<const std::int32_t> tokens) const;
-  void mask_documents(MicroBatch& batch) const;
+  std::int64_t sequences_up_to(std::int64_t count);
+  std::int64_t place_of(std::int64_t number);
 
-  std::vector<std::int32_t> tokens_;
+  std::unique_ptr<TokenSource> tokens_;
   DatasetOptions options_;
-  std::int64_t training_ = 0;  ///< tokens to train on
-  std::int64_t sequences_ = 0;
-  DataCursor cursor_;
+  std::int64_t stretch_;  // sequences that the first epoch shuffles together
+  std::int64_t cursor_ = 0;
 };
 
-/// Place `index` of a permutation of [0, count) that depends on `seed` and `epoch` only. Needs no
-/// memory.
-std::int64_t shuffled(std::int64_t index, std::int64_t count, std::uint64_t seed,
-                      std::int64_t epoch);
+/// A row of tokens from its first to its last, in passes of shape.micro_batches micro-batches per
+/// rank: micro-batch k of all goes to rank k mod P. All have shape.sequences sequences; what the
+/// last ones lack is filled up with labels that do not count. Every rank makes as many passes.
+class EvaluationPasses {
+ public:
+  /// `tokens` must outlive the object. Blocks until all of them are there.
+  EvaluationPasses(TokenSource& tokens, const DatasetOptions& options, const BatchShape& shape);
 
-/// Mean cross-entropy in nats per token of the bigram model of `train` on `held_out`: what a model
-/// must beat to have learned more than pairs of tokens. `smoothing` is added to the count of every
-/// pair; with 0 and held_out = train it is the entropy of a token given the one before it. 0 for
-/// fewer than two held-out tokens.
-double bigram_loss(std::span<const std::int32_t> train, std::span<const std::int32_t> held_out,
-                   std::int64_t vocab_size, double smoothing = 1.0);
+  std::int64_t count() const noexcept;
+  /// The rank's part of pass `index`; empty where other ranks have the rest.
+  Batch pass(std::int64_t index) const;
+
+ private:
+  TokenSource& tokens_;
+  DatasetOptions options_;
+  BatchShape shape_;
+  std::int64_t available_;  // tokens
+};
 
 }  // namespace strata

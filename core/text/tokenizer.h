@@ -60,6 +60,9 @@ class Tokenizer {
   /// The id of a token as its file spells it. None: there is no such token.
   virtual std::optional<std::int32_t> find(std::string_view token) const = 0;
 
+  /// Tokenizers with the same fingerprint give the same ids.
+  virtual std::uint64_t fingerprint() const noexcept = 0;
+
   /// One line for people: "BPE, 50257 tokens, byte-level".
   virtual std::string describe() const = 0;
 };

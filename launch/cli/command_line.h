@@ -26,7 +26,9 @@ int run_command_line(const std::vector<std::string>& arguments);
 
 /// One function per command, each in the file of its name.
 void add_bench(CLI::App& app, Action& chosen);
+void add_clean(CLI::App& app, Action& chosen);
 void add_doctor(CLI::App& app, Action& chosen);
+void add_eval(CLI::App& app, Action& chosen);
 void add_init(CLI::App& app, Action& chosen);
 void add_inspect(CLI::App& app, Action& chosen);
 void add_plan(CLI::App& app, Action& chosen);

@@ -46,9 +46,6 @@ bool puts_on_swap(const PlacementOptions& options) {
 }
 
 void add_choice_flags(CLI::App& app, PlacementOptions& options) {
-  add_choice<Dtype>(app, "--compute", options.compute,
-                    {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}},
-                    "type of products and activations; fp32 reads the whole master weight");
   add_choice<ResidencyChoice>(app, "--residency", options.residency,
                               {{"auto", ResidencyChoice::kAuto}, {"none", ResidencyChoice::kNone}},
                               "auto keeps in DRAM what saves most I/O; none streams everything");
@@ -59,15 +56,11 @@ void add_choice_flags(CLI::App& app, PlacementOptions& options) {
   add_choice<Place>(app, "--activations", options.activations,
                     {{"auto", Place::kAuto}, {"dram", Place::kDram}, {"swap", Place::kSwap}},
                     "where activations between blocks wait for backward");
-  using Kind = IoEngineOptions::Kind;
-  add_choice<Kind>(app, "--io-engine", options.io_engine,
-                   {{"auto", Kind::kAuto}, {"uring", Kind::kUring}, {"threads", Kind::kThreads}},
-                   "auto: io_uring where the kernel allows it");
 }
 
 }  // namespace
 
-void add_placement_flags(CLI::App& app, PlacementOptions& options) {
+void add_streaming_flags(CLI::App& app, PlacementOptions& options) {
   add_path_list(
       app, "--swap", options.swap, "DIR[,DIR...]",
       "directories for swap files, best one per drive; may be left out if all fits in DRAM");
@@ -77,6 +70,19 @@ void add_placement_flags(CLI::App& app, PlacementOptions& options) {
            "shared by the ranks of a node");
   add_size(app, "--swap-capacity", options.swap_capacity,
            "most bytes of swap a rank may use; default all that is free");
+  add_choice<Dtype>(app, "--compute", options.compute,
+                    {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}},
+                    "type of products and activations; fp32 reads the whole master weight");
+  using Kind = IoEngineOptions::Kind;
+  add_choice<Kind>(app, "--io-engine", options.io_engine,
+                   {{"auto", Kind::kAuto}, {"uring", Kind::kUring}, {"threads", Kind::kThreads}},
+                   "auto: io_uring where the kernel allows it");
+  add_whole(app, "--prefetch-depth", options.prefetch_depth, -1, 1024,
+            "blocks read ahead of use; -1: as many as memory allows");
+}
+
+void add_placement_flags(CLI::App& app, PlacementOptions& options) {
+  add_streaming_flags(app, options);
   add_choice_flags(app, options);
   const auto keep = [&options](const std::vector<std::string>& texts) {
     for (const std::string& text : texts) parse_placement(text, options.place);
@@ -88,8 +94,6 @@ void add_placement_flags(CLI::App& app, PlacementOptions& options) {
   add_whole(
       app, "--stage", options.stage, 0, 3,
       "ZeRO: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters are partitioned");
-  add_whole(app, "--prefetch-depth", options.prefetch_depth, -1, 1024,
-            "blocks read ahead of use; -1: as many as memory allows");
 }
 
 void parse_placement(const std::string& text, Placement& placement) {

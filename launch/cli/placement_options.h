@@ -45,7 +45,11 @@ struct PlacementOptions {
   std::int64_t prefetch_depth = -1;  ///< blocks read ahead; -1: as many as memory allows
 };
 
-/// Declares the flags; `options` must outlive the parsing.
+/// Declares the flags that also matter where nothing is trained: directories, budgets, how to
+/// compute and read. `options` must outlive the parsing.
+void add_streaming_flags(CLI::App& app, PlacementOptions& options);
+
+/// Declares all flags; `options` must outlive the parsing.
 void add_placement_flags(CLI::App& app, PlacementOptions& options);
 
 /// Reads one "section=place" of --place into `placement`.

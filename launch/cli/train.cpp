@@ -10,7 +10,8 @@
 
 #include "checkpoint/pretrained_model.h"
 #include "core/progress.h"
-#include "core/text/document_files.h"
+#include "core/text/bigram.h"
+#include "core/text/open_data.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/placement.h"
@@ -23,11 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What training reads: the tokens, cut into batches.
-struct TrainingData {
-  Dataset dataset;
-  std::vector<std::int32_t> evaluation;  // of --eval_data; empty: the held-out part
-};
+/// Texts up to this long are compared with their bigrams.
+constexpr std::uint64_t kBigramBytes = 8 << 20;
 
 std::int64_t sequence_length(const TrainOptions& options, const ModelConfig& config) {
   if (options.sequence_length == 0) return std::min<std::int64_t>(1024, config.max_positions);
@@ -39,20 +37,15 @@ std::int64_t sequence_length(const TrainOptions& options, const ModelConfig& con
   return options.sequence_length;
 }
 
-TrainingData load_data(const TrainOptions& options, PretrainedModel& source) {
-  const Tokenizer& tokenizer = source.tokenizer();
-  std::vector<std::int32_t> evaluation;
-  if (!options.eval_data.empty()) {
-    evaluation = read_documents(document_files(options.eval_data), tokenizer);
-  }
-  Dataset dataset(read_documents(document_files(options.data), tokenizer),
-                  {.sequence_length = sequence_length(options, source.config()),
-                   .held_out = options.eval_data.empty() ? options.eval_fraction : 0.0,
-                   .seed = static_cast<std::uint64_t>(options.seed)});
-  return {std::move(dataset), std::move(evaluation)};
+TrainingData load_data(const TrainOptions& options, PretrainedModel& source, Log& log) {
+  DataOptions data = make_data_options(options.data, options.model, source.tokenizer(),
+                                       sequence_length(options, source.config()), log);
+  data.seed = static_cast<std::uint64_t>(options.seed);
+  data.held_out = options.eval_fraction;
+  return open_data(options.data.files, options.eval_data, source.tokenizer(), data);
 }
 
-std::int64_t total_steps(const TrainOptions& options, const Dataset& dataset, int ranks) {
+std::int64_t total_steps(const TrainOptions& options, Dataset& dataset, int ranks) {
   if (options.max_steps > 0) return options.max_steps;
   const std::int64_t per_step =
       options.per_device_train_batch_size * options.gradient_accumulation_steps * ranks;
@@ -61,8 +54,8 @@ std::int64_t total_steps(const TrainOptions& options, const Dataset& dataset, in
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
 }
 
-TrainerOptions trainer_options(const TrainOptions& options, const Dataset& dataset,
-                               std::int64_t length, int ranks,
+/// All but the number of steps, which the data may have to say.
+TrainerOptions trainer_options(const TrainOptions& options, std::int64_t length,
                                const std::vector<SwapDrive>& drives) {
   TrainerOptions result;
   result.shape = {.micro_batches = static_cast<int>(options.gradient_accumulation_steps),
@@ -77,8 +70,7 @@ TrainerOptions trainer_options(const TrainOptions& options, const Dataset& datas
   result.sgd = {.momentum = options.momentum, .weight_decay = options.weight_decay};
   result.schedule = {.kind = options.lr_scheduler_type,
                      .learning_rate = options.learning_rate,
-                     .warmup_steps = options.warmup_steps,
-                     .total_steps = total_steps(options, dataset, ranks)};
+                     .warmup_steps = options.warmup_steps};
   result.clip = options.clip == ClipChoice::kExact      ? Clip::kExact
                 : options.clip == ClipChoice::kPrevious ? Clip::kPrevious
                                                         : Clip::kNone;
@@ -121,13 +113,12 @@ class TrainRun {
       : runtime_(runtime),
         options_(options),
         source_(checked(load_pretrained(options.model))),
-        data_(load_data(options, source_)),
         trace_(options.trace),
         drives_(drives_of(options, runtime.log())),
-        trainer_options_(announced(trainer_options(options, data_.dataset,
-                                                   sequence_length(options, source_.config()),
-                                                   runtime.communicator().size(), drives_))),
-        trainer_(runtime.context(), source_.model(), trainer_options_, source_.source(), &trace_) {}
+        trainer_options_(announced(
+            trainer_options(options, sequence_length(options, source_.config()), drives_))),
+        data_(load_data(options, source_, runtime.log())),
+        trainer_(runtime.context(), source_.model(), scheduled(), source_.source(), &trace_) {}
 
   int run() {
     Communicator& world = runtime_.communicator();
@@ -145,7 +136,7 @@ class TrainRun {
     Progress progress(runtime_.log(), "step", static_cast<std::uint64_t>(steps),
                       !options_.no_progress);
     for (std::int64_t step = 1; step <= steps; ++step) {
-      const StepMetrics metrics = collector.collect(trainer_.step(data_.dataset.next(shape())));
+      const StepMetrics metrics = collector.collect(trainer_.step(data_.training->next(shape())));
       if (writer) writer->write(metrics);
       swap_read_ += metrics.swap_bytes_read;
       swap_written_ += metrics.swap_bytes_written;
@@ -174,33 +165,33 @@ class TrainRun {
     announce_plan(options_, source_.config(), trainer, drives_, runtime_);
     return trainer;
   }
+  const TrainerOptions& scheduled() {
+    trainer_options_.schedule.total_steps =
+        total_steps(options_, *data_.training, runtime_.communicator().size());
+    return trainer_options_;
+  }
   BatchShape shape() const {
     return {.sequences = trainer_options_.shape.sequences,
             .micro_batches = trainer_options_.shape.micro_batches,
             .rank = runtime_.communicator().rank(),
             .ranks = runtime_.communicator().size()};
   }
-  std::span<const std::int32_t> evaluation_tokens() const {
-    if (!data_.evaluation.empty()) return data_.evaluation;
-    return data_.dataset.held_out_tokens();
-  }
   void measure_bigrams() {
-    if (evaluation_tokens().size() < 2) return;
-    const std::int64_t vocabulary = source_.config().vocab_size;
-    const std::span<const std::int32_t> train = data_.dataset.training_tokens();
-    held_out_bigram_ = bigram_loss(train, evaluation_tokens(), vocabulary);
-    own_bigram_ = bigram_loss(train, train, vocabulary, 0.0);
+    if (!runtime_.log().prints() || !data_.evaluation || data_.bytes > kBigramBytes) return;
+    const std::vector<std::int32_t> train = ids_of(data_.training->tokens());
+    const BigramModel bigrams(train, source_.config().vocab_size);
+    bigrams_ = fmt::format(
+        " (bigrams of the training text: {:.4f} there, {:.4f} on the training "
+        "text itself)",
+        bigrams.loss(ids_of(*data_.evaluation)), bigrams.loss(train, 0.0));
   }
   void evaluate(std::int64_t step) {
-    if (evaluation_tokens().size() < 2) return;
-    const Batch batch = data_.dataset.cut(evaluation_tokens(), shape());
-    const double loss = evaluate_all(trainer_, runtime_.communicator(), batch,
-                                     trainer_options_.shape.micro_batches);
-    runtime_.log(
-        fmt::format("step {}: loss {:.4f} on {} held-out tokens (bigrams of the training text: "
-                    "{:.4f} there, {:.4f} "
-                    "on the training text itself)",
-                    step, loss, evaluation_tokens().size(), held_out_bigram_, own_bigram_));
+    if (!data_.evaluation) return;
+    const EvaluationReport report =
+        evaluate_all(trainer_, EvaluationPasses(*data_.evaluation, data_.options, shape()));
+    if (report.labels == 0) return;
+    runtime_.log(fmt::format("step {}: loss {:.4f} on {:.0f} held-out tokens{}", step,
+                             report.loss(), report.labels, bigrams_));
   }
   /// What the run cost the drives.
   void report_swap() {
@@ -235,15 +226,14 @@ class TrainRun {
   Runtime& runtime_;
   const TrainOptions& options_;
   PretrainedModel source_;
-  TrainingData data_;
   Trace trace_;
   std::vector<SwapDrive> drives_;
   TrainerOptions trainer_options_;
+  TrainingData data_;
   Trainer trainer_;
   std::uint64_t swap_read_ = 0;  // bytes of all ranks
   std::uint64_t swap_written_ = 0;
-  double held_out_bigram_ = 0;
-  double own_bigram_ = 0;
+  std::string bigrams_;  // what to compare the loss with
 };
 
 int run_train(const TrainOptions& options) {

@@ -20,13 +20,13 @@ void add_file_flags(CLI::App& app, TrainOptions& options) {
   add_path(app, "--model,-m", options.model, "DIR",
            "the model to train: config.json and safetensors")
       ->required();
-  add_paths(app, "--data", options.data, "FILE...", "text files to learn from")->required();
+  add_data_flags(app, options.data);
   add_path(app, "--out,--output_dir", options.out, "DIR", "gets the model and metrics.jsonl")
       ->required();
   add_switch(app, "--overwrite", options.overwrite,
              "write into an output directory that is not empty");
   add_paths(app, "--eval_data", options.eval_data, "FILE...",
-            "text files to evaluate on, instead of the end of --data");
+            "files to evaluate on, instead of the end of --data");
   add_real(app, "--eval_fraction", options.eval_fraction, 0, 0.5,
            "share of --data, at its end, that is held out when there is no --eval_data");
   add_whole(app, "--eval_steps", options.eval_steps, 0, kMost,
@@ -98,7 +98,7 @@ void add_train_flags(CLI::App& app, TrainOptions& options) {
 
 void check(const TrainOptions& options) {
   check_directory("--model", options.model);
-  check_files("--data", options.data);
+  check(options.data);
   check_files("--eval_data", options.eval_data);
   check_output("--out", options.out, options.overwrite);
   if (options.max_steps == 0) throw UsageError("--max_steps: 0 steps train nothing; use 1 or more");

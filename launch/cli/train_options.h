@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "launch/cli/data_options.h"
 #include "launch/cli/placement_options.h"
 #include "launch/core_binding.h"
 #include "optimizer/schedule.h"
@@ -15,8 +16,8 @@ enum class ClipChoice : std::uint8_t { kExact, kPrevious, kNone };
 
 /// What `strata train` was asked for. Names and defaults are those of the Hugging Face Trainer.
 struct TrainOptions {
-  std::filesystem::path model;              ///< directory with config.json and safetensors
-  std::vector<std::filesystem::path> data;  ///< text files
+  std::filesystem::path model;  ///< directory with config.json and safetensors
+  DataFlags data;
   std::filesystem::path out;
   bool overwrite = false;
 

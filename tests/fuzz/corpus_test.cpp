@@ -61,7 +61,8 @@ TEST_P(Corpus, MayHaveAnyOfItsBytesChanged) {
 INSTANTIATE_TEST_SUITE_P(Formats, Corpus,
                          testing::Values(Target{"safetensors", fuzz_safetensors},
                                          Target{"index", fuzz_index}, Target{"config", fuzz_config},
-                                         Target{"tokenizer", fuzz_tokenizer}),
+                                         Target{"tokenizer", fuzz_tokenizer},
+                                         Target{"shard", fuzz_shard}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 }  // namespace

@@ -12,5 +12,6 @@ void fuzz_safetensors(std::string_view input);  ///< a whole .safetensors file
 void fuzz_index(std::string_view input);        ///< a model.safetensors.index.json
 void fuzz_config(std::string_view input);       ///< a config.json
 void fuzz_tokenizer(std::string_view input);    ///< a tokenizer.json
+void fuzz_shard(std::string_view input);        ///< a token shard of llm.c
 
 }  // namespace strata::test

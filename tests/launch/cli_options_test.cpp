@@ -183,7 +183,7 @@ struct GoodTrain {
   GoodTrain() {
     test::write_file(directory / "text", "some text");
     options.model = directory.path();
-    options.data = {directory / "text"};
+    options.data.files = {directory / "text"};
     options.out = directory / "new/out";
     options.placement.swap = {directory.path()};
   }
@@ -194,9 +194,9 @@ TEST(TrainOptions, ChecksFilesBeforeAnyWorkAndChangesNothing) {
   EXPECT_NO_THROW(check(good.options));
   EXPECT_FALSE(std::filesystem::exists(good.directory / "new"));
   TrainOptions bad = good.options;
-  bad.data.push_back(good.directory / "missing");
+  bad.data.files.push_back(good.directory / "missing");
   EXPECT_REFUSED(check(bad), "missing does not exist");
-  bad.data = {good.directory.path()};
+  bad.data.files = {good.directory.path()};
   EXPECT_REFUSED(check(bad), "is a directory; name the files in it");
   bad = good.options;
   bad.model = good.directory / "nothing";

@@ -1,8 +1,11 @@
 // `strata train` as its users meet it: whole processes, alone and under mpirun.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstdlib>
 #include <fstream>
 
 #include <nlohmann/json.hpp>
@@ -22,6 +25,7 @@ using Words = std::vector<std::string>;
 class TrainProgram : public testing::Test {
  protected:
   void SetUp() override {
+    setenv("XDG_CACHE_HOME", path("cache").c_str(), 1);
     ModelConfig config = preset("llama-26m");
     config.hidden = 32;
     config.layers = 2;
@@ -113,6 +117,53 @@ TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
       {STRATA_PROGRAM, "train", "--model", path("out"), "--data", path("text.txt"), "--out",
        path("more"), "--sequence_length", "32", "--max_steps", "1", "--dram", "256MiB"});
   EXPECT_EQ(again.exit_code, 0) << again.errors;
+}
+
+TEST_F(TrainProgram, FineTunesOnRowsAndKeepsTheirTokens) {
+  std::string rows;
+  for (int i = 0; i < 60; ++i) {
+    rows += fmt::format("{{\"prompt\": \"Number {}: \", \"completion\": \"the same words\"}}\n", i);
+  }
+  const fs::path file = write_file(directory_ / "rows.jsonl", rows);
+  const auto loss_of = [&](const std::string& model) {
+    const ProgramResult result =
+        test::run_program({STRATA_PROGRAM, "eval", "--model", model, "--data", file.string(),
+                           "--sequence_length", "64", "--dram", "256MiB", "--json"});
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    return nlohmann::json::parse(result.output);
+  };
+  const auto before = loss_of(path("model"));
+  EXPECT_EQ(before["predicted_tokens"], 60 * 15) << "the answers and their ends";
+  for (const int ranks : {1, 2}) {
+    const ProgramResult result = test::run_program(on_ranks(
+        ranks, train({"--data", file.string(), "--out", path("out" + std::to_string(ranks)),
+                      "--swap", path("swap"), "--sequence_length", "64", "--max_steps", "30",
+                      "--learning_rate", "1e-2"})));
+    ASSERT_EQ(result.exit_code, 0) << result.errors;
+    const auto after = loss_of(path("out" + std::to_string(ranks)));
+    EXPECT_LT(after["loss"], 0.5 * before["loss"].get<double>());
+    EXPECT_NEAR(after["perplexity"], std::exp(after["loss"].get<double>()), 1e-6);
+  }
+  const Words clean{STRATA_PROGRAM, "clean", "--json", "--remove"};
+  const auto kept = nlohmann::json::parse(test::run_program(clean).output);
+  ASSERT_EQ(kept.size(), 3u) << "to train on, held out, evaluated: " << kept;
+  for (const auto& entry : kept) {
+    EXPECT_TRUE(entry["removed"]);
+    EXPECT_EQ(entry["state"], "complete");
+    EXPECT_NE(entry["made_of"].get<std::string>().find("rows.jsonl"), std::string::npos);
+  }
+  EXPECT_TRUE(nlohmann::json::parse(test::run_program(clean).output).empty());
+}
+
+TEST_F(TrainProgram, RefusesRowsThatAreNotWhatTheFirstOneIs) {
+  const fs::path rows = write_file(
+      directory_ / "rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"text\": \"c\"}\n");
+  expect_refused(train({"--data", rows.string()}), {rows.string() + ":2", "prompt"});
+  const fs::path chat = write_file(directory_ / "chat.jsonl",
+                                   "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+  expect_refused(train({"--data", chat.string()}), {"chat_template"});
+  expect_refused(train({"--data", chat.string(), "--chat_template", "chatlm"}),
+                 {"--chat_template", "did you mean chatml?"});
 }
 
 TEST_F(TrainProgram, PlacementAndEngineDoNotChangeTheSavedModel) {
