@@ -93,11 +93,13 @@ std::filesystem::path weights_in(const std::filesystem::path& directory) {
     if (holds(name)) return directory / name;
   }
   const bool pickle = holds("pytorch_model.bin") || holds("pytorch_model.bin.index.json");
+  const std::string cause = fmt::format(
+      "{}: has neither model.safetensors nor model.safetensors.index.json", directory.string());
+  if (!pickle) throw FormatError(cause);
   throw FormatError(
-      directory.string() + ": has neither model.safetensors nor model.safetensors.index.json" +
-      (pickle ? "; pytorch_model.bin is never opened, because unpickling runs code: load it with "
-                "transformers and save it with save_pretrained(..., safe_serialization=True)"
-              : ""));
+      fmt::format("{}; pytorch_model.bin is never opened here, because unpickling may run code; "
+                  "convert it with: launch/convert-bin.py \"{}\"",
+                  cause, directory.string()));
 }
 
 }  // namespace

@@ -65,8 +65,11 @@ void add_weights(Json& facts, const SafetensorsReader& reader) {
 }
 
 Json directory_facts(const fs::path& directory) {
-  const bool has_weights = fs::exists(directory / "model.safetensors") ||
-                           fs::exists(directory / "model.safetensors.index.json");
+  // Pickles count: the reader says what to do with them.
+  const char* const weights[] = {"model.safetensors", "model.safetensors.index.json",
+                                 "pytorch_model.bin", "pytorch_model.bin.index.json"};
+  const bool has_weights =
+      std::ranges::any_of(weights, [&](const char* name) { return fs::exists(directory / name); });
   Json facts = {{"path", directory.string()}};
   if (!fs::exists(directory / "config.json")) {
     if (!has_weights) {

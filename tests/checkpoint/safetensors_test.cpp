@@ -108,8 +108,9 @@ TEST(SafetensorsReader, NamesTheFileThatIsNotThere) {
   test::expect_message<FormatError>([&] { SafetensorsReader reader(directory.path()); },
                                     {path, "model.safetensors.index.json"});
   test::write_file(directory / "pytorch_model.bin", "x");
-  test::expect_message<FormatError>([&] { SafetensorsReader reader(directory.path()); },
-                                    {path, "pytorch_model.bin", "safe_serialization"});
+  test::expect_message<FormatError>(
+      [&] { SafetensorsReader reader(directory.path()); },
+      {path, "pytorch_model.bin", "launch/convert-bin.py \"" + path + "\""});
   test::expect_message<FormatError>([&] { SafetensorsReader reader("/dev/zero"); },
                                     {"/dev/zero", "regular"});
 }
