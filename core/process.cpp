@@ -118,11 +118,11 @@ std::uint64_t available_memory_bytes(const fs::path& root) {
   return std::min({machine, first.value_or(machine), second.value_or(machine)});
 }
 
-std::vector<int> allowed_cores() {
+std::vector<int> allowed_cores(int process) {
   cpu_set_t set;
   CPU_ZERO(&set);
   std::vector<int> cores;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
+  if (sched_getaffinity(process, sizeof(set), &set) != 0) return cores;
   for (int core = 0; core < CPU_SETSIZE; ++core) {
     if (CPU_ISSET(static_cast<std::size_t>(core), &set)) cores.push_back(core);
   }

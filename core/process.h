@@ -26,8 +26,9 @@ std::optional<KernelIo> kernel_io();
 /// @throws Error when /proc/meminfo cannot be read
 std::uint64_t available_memory_bytes(const std::filesystem::path& root = "/");
 
-/// Cores this process may run on (its affinity mask), in ascending order.
-std::vector<int> allowed_cores();
+/// Cores that `process` (0: this one) may run on, its affinity mask, in ascending order. Empty when
+/// the kernel does not tell.
+std::vector<int> allowed_cores(int process = 0);
 
 /// Cores' worth of time the control group grants, e.g. 1.5; nothing without a quota.
 std::optional<double> core_quota(const std::filesystem::path& root = "/");

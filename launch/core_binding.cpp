@@ -9,7 +9,6 @@
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
-#include <optional>
 #include <set>
 #include <string_view>
 #include <tuple>
@@ -29,17 +28,6 @@ std::optional<int> number_in_environment(const char* name) {
   const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), value);
   if (error != std::errc{} || end != view.data() + view.size() || value < 0) return std::nullopt;
   return value;
-}
-
-std::vector<int> cpus_of(pid_t process) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cpus;
-  if (sched_getaffinity(process, sizeof set, &set) != 0) return cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  }
-  return cpus;
 }
 
 struct Process {
@@ -72,7 +60,8 @@ std::vector<int> cpus_of_launcher() {
   for (int generation = 0; generation < 8 && id > 1; ++generation) {
     const std::optional<Process> process = process_of(id);
     if (!process) break;
-    if (std::ranges::find(kLaunchers, process->name) != std::end(kLaunchers)) return cpus_of(id);
+    if (std::ranges::find(kLaunchers, process->name) != std::end(kLaunchers))
+      return allowed_cores(id);
     id = process->parent;
   }
   return {};
@@ -145,6 +134,14 @@ LocalRank local_rank() {
   return local;
 }
 
+std::optional<int> launched_rank() {
+  // Slurm's last: a job script has it, and so have the ranks that mpirun starts there.
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const std::optional<int> rank = number_in_environment(name)) return rank;
+  }
+  return std::nullopt;
+}
+
 std::vector<HardwareThread> share_of_threads(std::vector<HardwareThread> threads, int rank,
                                              int size) {
   expects(!threads.empty(), "there is no core to share");
@@ -159,7 +156,7 @@ std::vector<HardwareThread> share_of_threads(std::vector<HardwareThread> threads
 
 Binding bind_to_share(BindMode mode) {
   const LocalRank local = local_rank();
-  const std::vector<int> own = cpus_of(0);
+  const std::vector<int> own = allowed_cores();
   expects(!own.empty(), "the kernel does not tell which cores this process may use");
   const bool keep = mode == BindMode::kKeep || user_chose_binding();
   const std::vector<int> available = keep ? std::vector<int>{} : cpus_of_launcher();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +19,9 @@ struct LocalRank {
   bool launched = false;  ///< by mpirun, srun or their like: MPI will find its other ranks
 };
 LocalRank local_rank();
+
+/// This process among all that a launcher started, on every node; nothing when no launcher tells.
+std::optional<int> launched_rank();
 
 /// One hardware thread and the physical core it belongs to.
 struct HardwareThread {

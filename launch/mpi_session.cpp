@@ -14,12 +14,12 @@ bool MpiSession::is_initialized() {
   return initialized != 0;
 }
 
-MpiSession::MpiSession(int& argc, char** argv) {
+MpiSession::MpiSession() {
   int provided = MPI_THREAD_SINGLE;
   if (is_initialized()) {
     mpi::check(MPI_Query_thread(&provided), "tell its level of thread support");
   } else if (local_rank().launched) {
-    mpi::check(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "start");
+    mpi::check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "start");
     owns_ = true;
   } else {
     return;

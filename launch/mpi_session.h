@@ -8,13 +8,12 @@ namespace strata {
 class MpiSession {
  public:
   /// Blocks until all ranks have started. @throws Error when MPI lacks MPI_THREAD_SERIALIZED
-  MpiSession(int& argc, char** argv);
+  MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
   static bool is_initialized();
 
-  bool active() const noexcept { return active_; }
   int rank() const noexcept { return rank_; }
   int size() const noexcept { return size_; }
 

@@ -38,10 +38,10 @@ Failure current_failure() {
   }
 }
 
-void print(int rank, const Failure& failure) {
+void print(const std::string& who, const Failure& failure) {
   std::fflush(stdout);
   // One write, so that lines of several ranks do not mix.
-  const std::string line = fmt::format("[rank {}] {}\n", rank, failure.cause);
+  const std::string line = fmt::format("[{}] {}\n", who, failure.cause);
   std::fwrite(line.data(), 1, line.size(), stderr);
   std::fflush(stderr);
 }
@@ -49,8 +49,8 @@ void print(int rank, const Failure& failure) {
 // What all ranks were told wrong, all ranks complain about: rank 0 has the word, and mpirun ends
 // the others with SIGTERM before they repeat it. A rank that is alone with its complaint speaks
 // later.
-void let_rank_0_speak_first(int rank, const Failure& failure) {
-  if (rank == 0 || failure.status != kWrongUse) return;
+void let_the_first_speak(bool first, const Failure& failure) {
+  if (first || failure.status != kWrongUse) return;
   std::signal(SIGTERM, SIG_DFL);
   std::this_thread::sleep_for(std::chrono::seconds(3));
 }
@@ -77,8 +77,8 @@ std::unique_ptr<Communicator> make_communicator(const MpiSession& session,
 
 // Ends all ranks. MPI calls must not overlap, so the lane is brought to rest first.
 int fail(MpiSession& session, Communicator* communicator, const Failure& failure) {
-  let_rank_0_speak_first(session.rank(), failure);
-  print(session.rank(), failure);
+  let_the_first_speak(session.rank() == 0, failure);
+  print(fmt::format("rank {}", session.rank()), failure);
   if (communicator != nullptr) {
     communicator->abandon();
     try {
@@ -87,6 +87,18 @@ int fail(MpiSession& session, Communicator* communicator, const Failure& failure
     }
   }
   session.abort(failure.status);
+  return failure.status;
+}
+
+// Before MPI tells the rank, the launcher's environment may: ranks that never joined MPI are ended
+// by mpirun when the first of them exits.
+// @pre called while an exception is handled
+int fail_before_mpi() {
+  const Failure failure = current_failure();
+  const LocalRank local = local_rank();
+  const std::optional<int> rank = local.launched ? launched_rank() : 0;
+  let_the_first_speak(rank.value_or(local.rank) == 0, failure);
+  print(rank ? fmt::format("rank {}", *rank) : fmt::format("local rank {}", local.rank), failure);
   return failure.status;
 }
 
@@ -116,20 +128,23 @@ Runtime::Runtime(std::unique_ptr<Device> device, std::unique_ptr<Communicator> c
 
 int run_job(int& argc, char** argv, const std::function<int(Runtime&)>& body,
             const RuntimeOptions& defaults) {
-  RuntimeOptions options = defaults;
+  RuntimeOptions options;
+  try {
+    options = take_runtime_options(argc, argv, defaults);
+  } catch (...) {
+    return fail_before_mpi();
+  }
+  return run_job(body, options);
+}
+
+int run_job(const std::function<int(Runtime&)>& body, const RuntimeOptions& options) {
   std::optional<Binding> binding;
   std::optional<MpiSession> session;
   try {
-    options = take_runtime_options(argc, argv, defaults);
     binding = prepare_process(options);
-    session.emplace(argc, argv);
+    session.emplace();
   } catch (...) {
-    // Ranks that never joined MPI are ended by mpirun when the first of them exits.
-    const Failure failure = current_failure();
-    const int rank = local_rank().rank;
-    let_rank_0_speak_first(rank, failure);
-    print(rank, failure);
-    return failure.status;
+    return fail_before_mpi();
   }
   const int status = run_in(*session, options, *binding, body);
   session->finish();

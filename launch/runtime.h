@@ -53,7 +53,10 @@ class Runtime {
 int run_job(int& argc, char** argv, const std::function<int(Runtime&)>& body,
             const RuntimeOptions& defaults = {});
 
-/// The same; a body that returns nothing means status 0.
+/// The same for a program whose arguments are read: none of them is looked at.
+int run_job(const std::function<int(Runtime&)>& body, const RuntimeOptions& options = {});
+
+/// The first; a body that returns nothing means status 0.
 template <typename Body>
 int run(int& argc, char** argv, Body&& body, const RuntimeOptions& defaults = {}) {
   return run_job(

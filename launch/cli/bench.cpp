@@ -39,12 +39,7 @@ int run_target(const BenchOptions& options, Runtime& runtime) {
 }
 
 int run_bench(const BenchOptions& options) {
-  // The job's own flags went through the command line; --strata.* is for programs of one's own.
-  std::string program = "strata";
-  char* arguments[] = {program.data(), nullptr};
-  int count = 1;
-  return run_job(count, arguments,
-                 [&options](Runtime& runtime) { return run_target(options, runtime); });
+  return run_job([&options](Runtime& runtime) { return run_target(options, runtime); });
 }
 
 }  // namespace

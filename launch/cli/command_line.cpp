@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <map>
 #include <string_view>
@@ -15,6 +14,7 @@
 
 #include "core/error.h"
 #include "core/nearest_name.h"
+#include "launch/core_binding.h"
 
 namespace strata::cli {
 namespace {
@@ -90,12 +90,7 @@ void add_commands(CLI::App& app, Action& chosen) {
 /// All ranks of a job meet the same mistake at the same moment. The first one says it; its end
 /// makes the launcher end the others, who speak only if they are still there after a while.
 void let_first_rank_speak() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    const char* rank = std::getenv(name);
-    if (rank == nullptr) continue;
-    if (std::string_view(rank) != "0") std::this_thread::sleep_for(std::chrono::seconds(5));
-    return;
-  }
+  if (launched_rank().value_or(0) != 0) std::this_thread::sleep_for(std::chrono::seconds(5));
 }
 
 int print_error(const char* message, int exit_code) {

@@ -237,17 +237,14 @@ class TrainRun {
 };
 
 int run_train(const TrainOptions& options) {
-  char name[] = "strata";
-  char* argv[] = {name, nullptr};
-  int argc = 1;
-  return run(argc, argv,
-             [&options](Runtime& runtime) {
-               check(options);
-               check_batch(options, runtime.communicator().size());
-               runtime.log(runtime.binding().description);
-               return TrainRun(runtime, options).run();
-             },
-             {.bind = options.bind});
+  return run_job(
+      [&options](Runtime& runtime) {
+        check(options);
+        check_batch(options, runtime.communicator().size());
+        runtime.log(runtime.binding().description);
+        return TrainRun(runtime, options).run();
+      },
+      {.bind = options.bind});
 }
 
 }  // namespace

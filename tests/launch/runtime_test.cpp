@@ -104,6 +104,17 @@ TEST(Runtime, EndsWithStatus2ForAWrongUseThatRank0Names) {
   EXPECT_EQ(run_alone("usage").status, 2);
 }
 
+TEST(Runtime, NamesTheRankAmongAllNodesBeforeMpiIsUp) {
+  // The second of two nodes, as mpirun starts its ranks there.
+  const Outcome outcome = run_command(
+      kClean +
+      "OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=0 "
+      "OMPI_COMM_WORLD_LOCAL_SIZE=2 " STRATA_RUNTIME_PROGRAM " report --strata.bind=sideways");
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_EQ(count(outcome.output, "[rank 2] --strata.bind=sideways"), 1) << outcome.output;
+  EXPECT_GT(outcome.seconds, 2) << "the first rank of all speaks first";
+}
+
 TEST(Runtime, ReturnsTheStatusOfItsBody) { EXPECT_EQ(run_alone("status").status, 7); }
 
 TEST(Runtime, UsesAnMpiThatIsUpAndLeavesItUp) {
