@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/paths.h"
 #include "core/units.h"
 #include "optimizer/split.h"
 
@@ -198,10 +199,7 @@ PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed) {
 void check_save_target(const ModelConfig& config, const std::filesystem::path& out,
                        const SaveOptions& options) {
   std::error_code cause;
-  fs::path existing = fs::absolute(out, cause);
-  while (!fs::exists(existing, cause) && existing.has_relative_path()) {
-    existing = existing.parent_path();
-  }
+  const fs::path existing = nearest_existing(out);
   if (!fs::is_directory(existing, cause)) {
     throw UsageError(
         fmt::format("{}: is not a directory; save the model elsewhere", existing.string()));

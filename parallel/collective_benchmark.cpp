@@ -1,16 +1,12 @@
 #include "parallel/collective_benchmark.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
-#include <iterator>
 
 #include "core/device.h"
-#include "core/units.h"
 
 namespace strata {
 namespace {
@@ -37,12 +33,6 @@ double rate(Communicator& communicator, std::size_t bytes, double seconds,
 }
 
 }  // namespace
-
-std::vector<std::size_t> collective_benchmark_sizes() {
-  std::vector<std::size_t> sizes;
-  for (std::size_t mebibytes = 1; mebibytes <= 64; mebibytes *= 2) sizes.push_back(mebibytes << 20);
-  return sizes;
-}
 
 std::vector<CollectiveRates> measure_collectives(Communicator& communicator,
                                                  std::span<const std::size_t> block_bytes,
@@ -73,17 +63,6 @@ std::vector<CollectiveRates> measure_collectives(Communicator& communicator,
     rates.push_back(measured);
   }
   return rates;
-}
-
-std::string format_collective_rates(std::span<const CollectiveRates> rates, int ranks) {
-  std::string table =
-      fmt::format("{} ranks, GB of whole block per second\n{:>10} {:>12} {:>16} {:>8}\n", ranks,
-                  "block", "all_gather", "reduce_scatter", "memcpy");
-  for (const CollectiveRates& row : rates) {
-    fmt::format_to(std::back_inserter(table), "{:>10} {:>12.2f} {:>16.2f} {:>8.2f}\n",
-                   format_bytes(row.block_bytes), row.all_gather, row.reduce_scatter, row.memcpy);
-  }
-  return table;
 }
 
 }  // namespace strata

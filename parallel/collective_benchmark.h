@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -26,11 +25,5 @@ struct CollectiveRates {
 std::vector<CollectiveRates> measure_collectives(Communicator& communicator,
                                                  std::span<const std::size_t> block_bytes,
                                                  double seconds);
-
-/// 1, 2, 4, ... 64 MiB.
-std::vector<std::size_t> collective_benchmark_sizes();
-
-/// A table with one line per size, for people.
-std::string format_collective_rates(std::span<const CollectiveRates> rates, int ranks);
 
 }  // namespace strata

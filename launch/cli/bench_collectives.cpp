@@ -1,9 +1,8 @@
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/units.h"
 #include "launch/cli/bench_targets.h"
+#include "launch/cli/print_json.h"
 #include "launch/core_binding.h"
 #include "parallel/collective_benchmark.h"
 
@@ -14,7 +13,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr double kGiga = 1e9;
 
-void print_json(const std::vector<CollectiveRates>& rates, int ranks) {
+Json rates_json(const std::vector<CollectiveRates>& rates, int ranks) {
   Json rows = Json::array();
   for (const CollectiveRates& row : rates) {
     rows.push_back({{"block_bytes", row.block_bytes},
@@ -24,8 +23,7 @@ void print_json(const std::vector<CollectiveRates>& rates, int ranks) {
                     {"all_gather_fraction", row.all_gather / row.memcpy},
                     {"reduce_scatter_fraction", row.reduce_scatter / row.memcpy}});
   }
-  const Json json = {{"ranks", ranks}, {"sizes", rows}};
-  fmt::print("{}\n", json.dump(2));
+  return {{"ranks", ranks}, {"sizes", rows}};
 }
 
 void print_table(const std::vector<CollectiveRates>& rates, int ranks) {
@@ -59,7 +57,7 @@ int bench_collectives(const BenchOptions& options, Runtime& runtime) {
          options, runtime);
   }
   if (options.json) {
-    print_json(rates, ranks);
+    print_json(rates_json(rates, ranks));
   } else {
     print_table(rates, ranks);
   }

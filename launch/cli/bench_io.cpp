@@ -2,11 +2,10 @@
 
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/units.h"
 #include "launch/cli/bench_targets.h"
+#include "launch/cli/print_json.h"
 #include "swap/directory_facts.h"
 #include "swap/io_benchmark.h"
 
@@ -193,8 +192,7 @@ int bench_io(const BenchOptions& options, Runtime& runtime) {
     }
   }
   if (options.json) {
-    const Json json = {{"drives", drives}};
-    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+    print_json({{"drives", drives}});
   }
   return 0;
 }

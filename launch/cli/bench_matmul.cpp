@@ -2,11 +2,10 @@
 
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
-
 #include "core/cpu/product_benchmark.h"
 #include "core/model/transformer.h"
 #include "launch/cli/bench_targets.h"
+#include "launch/cli/print_json.h"
 #include "parallel/trainer.h"
 
 namespace strata::cli {
@@ -99,7 +98,7 @@ double block_rate(const BenchOptions& options, int threads) {
 double ours(const ProductRates& rates) { return rates.ours; }
 double ceiling(const ProductRates& rates) { return rates.best(); }
 
-void print_json(const BenchOptions& options, int threads, const std::vector<ProductRates>& rates,
+Json rates_json(const BenchOptions& options, int threads, const std::vector<ProductRates>& rates,
                 double blocks) {
   Json rows = Json::array();
   for (const ProductRates& row : rates) {
@@ -115,15 +114,14 @@ void print_json(const BenchOptions& options, int threads, const std::vector<Prod
   }
   const double all = cpu::rate_of_all(rates, ours);
   const double best = cpu::rate_of_all(rates, ceiling);
-  const Json json = {{"compute", name(options.compute)},
-                     {"threads", threads},
-                     {"products", rows},
-                     {"all_gflops", all / kGiga},
-                     {"ceiling_gflops", best / kGiga},
-                     {"fraction", all / best},
-                     {"blocks_gflops", blocks / kGiga},
-                     {"blocks_fraction", blocks / all}};
-  fmt::print("{}\n", json.dump(2));
+  return {{"compute", name(options.compute)},
+          {"threads", threads},
+          {"products", rows},
+          {"all_gflops", all / kGiga},
+          {"ceiling_gflops", best / kGiga},
+          {"fraction", all / best},
+          {"blocks_gflops", blocks / kGiga},
+          {"blocks_fraction", blocks / all}};
 }
 
 void print_table(const BenchOptions& options, int threads, const std::vector<ProductRates>& rates,
@@ -159,7 +157,7 @@ int bench_matmul(const BenchOptions& options, Runtime& runtime) {
   (fp32 ? measured.blocks_fp32 : measured.blocks_bf16) = blocks;
   keep(measured, options, runtime);
   if (options.json) {
-    print_json(options, threads, rates, blocks);
+    print_json(rates_json(options, threads, rates, blocks));
   } else {
     print_table(options, threads, rates, blocks);
   }

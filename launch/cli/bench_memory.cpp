@@ -2,9 +2,8 @@
 
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
-
 #include "launch/cli/bench_targets.h"
+#include "launch/cli/print_json.h"
 #include "optimizer/adamw_benchmark.h"
 
 namespace strata::cli {
@@ -44,7 +43,7 @@ int bench_memory(const BenchOptions& options, Runtime& runtime) {
   if (options.json) {
     Json json = loops_json(memory);
     json["threads"] = threads;
-    fmt::print("{}\n", json.dump(2));
+    print_json(json);
   } else {
     fmt::print("memory, {} threads\n{}", threads, loops_text(memory));
   }
@@ -58,13 +57,12 @@ int bench_adamw(const BenchOptions& options, Runtime& runtime) {
         .memory = adamw.memory.best_loop() * kGiga},
        options, runtime);
   if (options.json) {
-    const Json json = {{"threads", threads},
-                       {"nanoseconds_per_parameter", adamw.nanoseconds_per_parameter},
-                       {"gb_per_second", adamw.gigabytes_per_second},
-                       {"ceiling", loops_json(adamw.memory)},
-                       {"ceiling_gb_per_second", adamw.memory.best_loop()},
-                       {"fraction", adamw.fraction()}};
-    fmt::print("{}\n", json.dump(2));
+    print_json({{"threads", threads},
+                {"nanoseconds_per_parameter", adamw.nanoseconds_per_parameter},
+                {"gb_per_second", adamw.gigabytes_per_second},
+                {"ceiling", loops_json(adamw.memory)},
+                {"ceiling_gb_per_second", adamw.memory.best_loop()},
+                {"fraction", adamw.fraction()}});
   } else {
     fmt::print(
         "AdamW, exact sections, {} threads\n  ours                    {:>8.2f} GB/s, {:.3f} ns per "

@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 
 #include "core/error.h"
-#include "core/model/config.h"
 #include "core/units.h"
 #include "launch/cli/flags.h"
 
@@ -23,10 +22,7 @@ void add_io_flags(CLI::App& app, BenchOptions& options) {
   add_switch(app, "--sweep", options.sweep,
              "io: try block sizes from 16 KiB to 8 MiB x depths x engines and keep the best; "
              "matmul: layers of 162M, 406M and 1.3B models at 256 to 2048 rows");
-  using Kind = IoEngineOptions::Kind;
-  add_choice<Kind>(app, "--io-engine", options.io_engine,
-                   {{"auto", Kind::kAuto}, {"uring", Kind::kUring}, {"threads", Kind::kThreads}},
-                   "io: auto is io_uring where the kernel allows it");
+  add_io_engine(app, options.io_engine, "io: auto is io_uring where the kernel allows it");
 }
 
 }  // namespace
@@ -44,16 +40,12 @@ void add_bench_flags(CLI::App& app, BenchOptions& options) {
   add_switch(app, "--json", options.json, "print one JSON object");
   add_io_flags(app, options);
   add_whole(app, "--threads", options.threads, 0, 4096, "0: every core this process may use");
-  std::vector<std::pair<std::string, std::string>> presets;
-  for (const std::string& name : preset_names()) presets.emplace_back(name, name);
-  add_choice<std::string>(app, "--preset", options.preset, presets, "matmul: whose products");
+  add_preset(app, options.preset, "matmul: whose products");
   add_whole(app, "--sequence_length", options.sequence_length, 1, 1 << 24,
             "matmul: tokens of a sequence");
   add_whole(app, "--sequences", options.sequences, 1, 1 << 20,
             "matmul: sequences of a micro-batch");
-  add_choice<Dtype>(app, "--compute", options.compute,
-                    {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}},
-                    "matmul: type of the operands");
+  add_compute(app, options.compute, "matmul: type of the operands");
 }
 
 void check(const BenchOptions& options) {

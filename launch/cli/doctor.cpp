@@ -7,10 +7,10 @@
 #include <memory>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/print_json.h"
 
 namespace strata::cli {
 namespace {
@@ -20,7 +20,7 @@ struct DoctorOptions {
   bool json = false;
 };
 
-void print_json(const std::vector<Finding>& findings) {
+nlohmann::ordered_json findings_json(const std::vector<Finding>& findings) {
   nlohmann::ordered_json list = nlohmann::json::array();
   for (const Finding& finding : findings) {
     list.push_back({{"subject", finding.subject},
@@ -30,7 +30,7 @@ void print_json(const std::vector<Finding>& findings) {
   }
   nlohmann::ordered_json result;
   result["findings"] = std::move(list);
-  fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  return result;
 }
 
 void print_lines(const std::vector<Finding>& findings) {
@@ -44,7 +44,7 @@ int run_doctor(const DoctorOptions& options) {
   std::vector<Finding> findings = examine_machine();
   for (const auto& path : options.swap) findings.push_back(examine_swap(path.string()));
   if (options.json) {
-    print_json(findings);
+    print_json(findings_json(findings));
   } else {
     print_lines(findings);
   }

@@ -11,7 +11,9 @@
 #include <CLI/CLI.hpp>
 
 #include "core/error.h"
+#include "core/model/config.h"
 #include "core/nearest_name.h"
+#include "core/paths.h"
 #include "core/units.h"
 
 namespace strata::cli {
@@ -136,6 +138,24 @@ CLI::Option* add_name(CLI::App& app, const std::string& name, const std::vector<
   return add_text(app, name, fmt::format("{}", fmt::join(names, "|")), initial, parse, help);
 }
 
+CLI::Option* add_preset(CLI::App& app, std::string& target, const std::string& help) {
+  std::vector<std::pair<std::string, std::string>> presets;
+  for (const std::string& name : preset_names()) presets.emplace_back(name, name);
+  return add_choice<std::string>(app, "--preset", target, presets, help);
+}
+
+CLI::Option* add_compute(CLI::App& app, Dtype& target, const std::string& help) {
+  return add_choice<Dtype>(app, "--compute", target,
+                           {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}}, help);
+}
+
+CLI::Option* add_io_engine(CLI::App& app, IoEngineOptions::Kind& target, const std::string& help) {
+  using Kind = IoEngineOptions::Kind;
+  return add_choice<Kind>(
+      app, "--io-engine", target,
+      {{"auto", Kind::kAuto}, {"uring", Kind::kUring}, {"threads", Kind::kThreads}}, help);
+}
+
 void check_directory(const std::string& flag, const fs::path& path) {
   std::error_code error;
   const auto status = fs::status(path, error);
@@ -167,9 +187,7 @@ void check_files(const std::string& flag, const std::vector<fs::path>& paths) {
 
 void check_output(const std::string& flag, const fs::path& path, bool overwrite) {
   std::error_code error;
-  fs::path existing = fs::absolute(path, error);
-  while (!fs::exists(existing, error) && existing.has_relative_path())
-    existing = existing.parent_path();
+  const fs::path existing = nearest_existing(path);
   if (!fs::is_directory(existing, error)) {
     throw UsageError(
         fmt::format("{}: {} is not a directory; choose another", flag, existing.string()));

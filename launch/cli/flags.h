@@ -8,6 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "core/dtype.h"
+#include "swap/io_engine.h"
+
 namespace CLI {
 class App;
 class Option;
@@ -62,6 +65,15 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& target,
       app, name, names, initial,
       [&target, choices](std::size_t index) { target = choices[index].second; }, help);
 }
+
+// Flags that several commands have.
+
+/// --preset: a shape by its name.
+CLI::Option* add_preset(CLI::App& app, std::string& target, const std::string& help);
+/// --compute bf16|fp32.
+CLI::Option* add_compute(CLI::App& app, Dtype& target, const std::string& help);
+/// --io-engine auto|uring|threads.
+CLI::Option* add_io_engine(CLI::App& app, IoEngineOptions::Kind& target, const std::string& help);
 
 // Checks of what flags name, before any work is done. All throw UsageError.
 

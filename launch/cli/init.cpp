@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <chrono>
@@ -8,9 +7,9 @@
 #include <memory>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "checkpoint/pretrained.h"
+#include "checkpoint/pretrained_model.h"
 #include "core/error.h"
 #include "core/json_file.h"
 #include "core/log.h"
@@ -21,6 +20,7 @@
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/print_json.h"
 
 namespace strata::cli {
 namespace {
@@ -50,19 +50,6 @@ ModelConfig chosen_config(const InitOptions& options) {
   }
   check_files("--config", {options.config});
   return read_config(options.config);
-}
-
-/// @param out need not exist: the drive is that of the nearest directory that does
-void check_free_space(const fs::path& out, std::uint64_t bytes) {
-  fs::path directory = fs::absolute(out);
-  while (!fs::exists(directory) && directory.has_relative_path())
-    directory = directory.parent_path();
-  struct statvfs facts {};
-  if (statvfs(directory.c_str(), &facts) != 0) return;  // the first write will tell
-  const std::uint64_t free = static_cast<std::uint64_t>(facts.f_bavail) * facts.f_frsize;
-  if (free >= bytes) return;
-  throw UsageError(fmt::format("--out: the model needs {} but {} has {} free; choose another drive",
-                               format_bytes(bytes), directory.string(), format_bytes(free)));
 }
 
 void make_directories(const fs::path& path) {
@@ -113,7 +100,9 @@ int run_init(const InitOptions& options) {
   const auto parameters = static_cast<std::uint64_t>(model.parameter_count());
   const std::uint64_t bytes = parameters * size_bytes(options.dtype);
   const std::string tokenizer = tokenizer_text(options, config);
-  check_free_space(options.out, bytes);
+  check_save_target(config, options.out,
+                    {.dtype = options.dtype == Dtype::kBf16 ? SaveDtype::kBf16 : SaveDtype::kF32,
+                     .overwrite = options.overwrite});
   make_directories(options.out);
   PretrainedWriter writer(options.out, config,
                           {.dtype = options.dtype, .overwrite = options.overwrite});
@@ -123,10 +112,12 @@ int run_init(const InitOptions& options) {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (options.json) {
-    const nlohmann::ordered_json facts = {{"out", options.out.string()}, {"family", config.family},
-                                          {"parameters", parameters},    {"bytes", bytes},
-                                          {"seed", options.seed},        {"seconds", seconds}};
-    fmt::print("{}\n", facts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    print_json({{"out", options.out.string()},
+                {"family", config.family},
+                {"parameters", parameters},
+                {"bytes", bytes},
+                {"seed", options.seed},
+                {"seconds", seconds}});
   } else {
     fmt::print("{}: {} with {} parameters, {} in {}, {}\n", options.out.string(), config.family,
                format_count(static_cast<double>(parameters)), format_bytes(bytes),
@@ -143,10 +134,7 @@ void add_init(CLI::App& app, Action& chosen) {
       app.add_subcommand("init", "Write a randomly initialised model in Hugging Face layout");
   auto* config =
       add_path(*command, "--config", options->config, "FILE", "the shape, as a config.json");
-  std::vector<std::pair<std::string, std::string>> presets;
-  for (const std::string& name : preset_names()) presets.emplace_back(name, name);
-  add_choice<std::string>(*command, "--preset", options->preset, presets, "the shape, by name")
-      ->excludes(config);
+  add_preset(*command, options->preset, "the shape, by name")->excludes(config);
   add_path(*command, "--out", options->out, "DIR",
            "gets config.json, safetensors and tokenizer.json")
       ->required();

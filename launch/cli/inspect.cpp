@@ -5,7 +5,6 @@
 #include <memory>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "checkpoint/pretrained.h"
 #include "checkpoint/safetensors.h"
@@ -15,6 +14,7 @@
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/print_json.h"
 
 namespace strata::cli {
 namespace {
@@ -151,7 +151,7 @@ void print_facts(const Json& facts) {
 int run_inspect(const InspectOptions& options) {
   const Json facts = facts_of(options.path);
   if (options.json) {
-    fmt::print("{}\n", facts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    print_json(facts);
   } else {
     print_facts(facts);
   }

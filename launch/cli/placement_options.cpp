@@ -70,13 +70,9 @@ void add_streaming_flags(CLI::App& app, PlacementOptions& options) {
            "shared by the ranks of a node");
   add_size(app, "--swap-capacity", options.swap_capacity,
            "most bytes of swap a rank may use; default all that is free");
-  add_choice<Dtype>(app, "--compute", options.compute,
-                    {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}},
-                    "type of products and activations; fp32 reads the whole master weight");
-  using Kind = IoEngineOptions::Kind;
-  add_choice<Kind>(app, "--io-engine", options.io_engine,
-                   {{"auto", Kind::kAuto}, {"uring", Kind::kUring}, {"threads", Kind::kThreads}},
-                   "auto: io_uring where the kernel allows it");
+  add_compute(app, options.compute,
+              "type of products and activations; fp32 reads the whole master weight");
+  add_io_engine(app, options.io_engine, "auto: io_uring where the kernel allows it");
   add_whole(app, "--prefetch-depth", options.prefetch_depth, -1, 1024,
             "blocks read ahead of use; -1: as many as memory allows");
 }

@@ -5,7 +5,6 @@
 #include <memory>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/model/config.h"
@@ -13,6 +12,7 @@
 #include "launch/cli/command_line.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/plan_options.h"
+#include "launch/cli/print_json.h"
 #include "launch/plan_report.h"
 
 namespace strata::cli {
@@ -186,7 +186,7 @@ int run_plan(const PlanOptions& options) {
   if (options.json) {
     auto json = nlohmann::ordered_json::parse(plan_json(report));
     json["command"] = commands;
-    fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    print_json(json);
   } else {
     const bool large = report.parameters >= kLargeModel;
     fmt::print("{}{}\n{}", format_plan(report), large ? format_memory_wall(report) : "", commands);

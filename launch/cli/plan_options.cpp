@@ -38,10 +38,7 @@ void add_machine_flags(CLI::App& app, MachineOptions& machine) {
 
 void add_plan_flags(CLI::App& app, PlanOptions& options) {
   auto* model = add_path(app, "--model,-m", options.model, "DIR", "a directory with config.json");
-  std::vector<std::pair<std::string, std::string>> presets;
-  for (const std::string& name : preset_names()) presets.emplace_back(name, name);
-  add_choice<std::string>(app, "--preset", options.preset, presets, "a shape by name")
-      ->excludes(model);
+  add_preset(app, options.preset, "a shape by name")->excludes(model);
   add_whole(app, "--ranks", options.ranks, 1, 1 << 20, "processes, one device each");
   add_whole(app, "--ranks-per-node", options.ranks_per_node, 0, 1 << 20, "0: all on one node");
   add_whole(app, "--tokens", options.tokens, 0, kMost,

@@ -6,12 +6,12 @@
 #include <memory>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/text/tokenizer.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/print_json.h"
 
 namespace strata::cli {
 namespace {
@@ -71,7 +71,7 @@ int run_tokenize(const TokenizeOptions& options) {
   if (options.json) {
     const Json facts = {
         {"tokenizer", tokenizer->describe()}, {"ids", ids}, {"pieces", pieces}, {"text", text}};
-    fmt::print("{}\n", facts.dump(2, ' ', false, Json::error_handler_t::replace));
+    print_json(facts);
     return 0;
   }
   if (!options.decode.empty()) {

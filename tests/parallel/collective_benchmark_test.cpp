@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <mutex>
 
 #include "tests/support/run_on_threads.h"
@@ -31,13 +30,6 @@ TEST(CollectiveBenchmark, GivesEveryRankTheSameFigures) {
       EXPECT_EQ(rates[i].memcpy, of_ranks[0][i].memcpy);
     }
   }
-}
-
-TEST(CollectiveBenchmark, PrintsOneLinePerSize) {
-  const CollectiveRates rates[] = {{1 << 20, 5.25, 3.5, 9.0}, {2 << 20, 6, 4, 8}};
-  const std::string table = format_collective_rates(rates, 2);
-  EXPECT_NE(table.find("5.25"), std::string::npos) << table;
-  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 4) << table;
 }
 
 }  // namespace

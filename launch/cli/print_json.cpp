@@ -1,0 +1,11 @@
+#include "launch/cli/print_json.h"
+
+#include <fmt/format.h>
+
+namespace strata::cli {
+
+void print_json(const nlohmann::ordered_json& object) {
+  fmt::print("{}\n", object.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+}  // namespace strata::cli
