@@ -13,12 +13,12 @@
 #include "launch/cli/placement.h"
 #include "launch/cli/plan_options.h"
 #include "launch/cli/print_json.h"
+#include "launch/cli/sequence_length.h"
 #include "launch/plan_report.h"
 
 namespace strata::cli {
 namespace {
 
-constexpr std::int64_t kUsualSequence = 1024;
 constexpr double kTera = 1e12;
 /// Parameters from which it is news that a model does not fit into memory.
 constexpr double kLargeModel = 1e10;
@@ -26,16 +26,6 @@ constexpr double kLargeModel = 1e10;
 ModelConfig chosen_config(const PlanOptions& options) {
   if (!options.preset.empty()) return preset(options.preset);
   return read_config(options.model / "config.json");
-}
-
-std::int64_t chosen_sequence_length(const PlanOptions& options, const ModelConfig& config) {
-  if (options.sequence_length == 0) return std::min(kUsualSequence, config.max_positions);
-  const bool learned = config.positions == PositionKind::kLearned;
-  if (learned && options.sequence_length > config.max_positions) {
-    throw UsageError(fmt::format("--sequence_length: {} tokens are more than the model's {}",
-                                 options.sequence_length, config.max_positions));
-  }
-  return options.sequence_length;
 }
 
 /// --tokens as micro-batches of at most --per_device_train_batch_size sequences.
@@ -58,7 +48,7 @@ StepShape shape_of_tokens(const PlanOptions& options, std::int64_t length) {
 }
 
 StepShape chosen_shape(const PlanOptions& options, const ModelConfig& config) {
-  const std::int64_t length = chosen_sequence_length(options, config);
+  const std::int64_t length = chosen_sequence_length(options.sequence_length, config);
   if (options.tokens > 0) return shape_of_tokens(options, length);
   return {static_cast<int>(options.gradient_accumulation_steps),
           options.per_device_train_batch_size, length};

@@ -15,6 +15,7 @@
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/placement.h"
+#include "launch/cli/sequence_length.h"
 #include "launch/cli/train_options.h"
 #include "launch/plan_report.h"
 #include "launch/training.h"
@@ -28,13 +29,7 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kBigramBytes = 8 << 20;
 
 std::int64_t sequence_length(const TrainOptions& options, const ModelConfig& config) {
-  if (options.sequence_length == 0) return std::min<std::int64_t>(1024, config.max_positions);
-  if (options.sequence_length > config.max_positions) {
-    throw UsageError(
-        fmt::format("--sequence_length: {} is more than the model's {} positions; use {} or less",
-                    options.sequence_length, config.max_positions, config.max_positions));
-  }
-  return options.sequence_length;
+  return chosen_sequence_length(options.sequence_length, config);
 }
 
 TrainingData load_data(const TrainOptions& options, PretrainedModel& source, Log& log) {

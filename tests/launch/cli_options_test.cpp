@@ -8,6 +8,7 @@
 #include "launch/cli/bench_options.h"
 #include "launch/cli/flags.h"
 #include "launch/cli/plan_options.h"
+#include "launch/cli/sequence_length.h"
 #include "launch/cli/train_options.h"
 #include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
@@ -306,6 +307,18 @@ void expect_distinct_flags(void (*add)(CLI::App&, Options&)) {
     }
     EXPECT_FALSE(option->get_description().empty());
   }
+}
+
+TEST(ChosenSequenceLength, IsBoundedByLearnedPositionsOnly) {
+  const ModelConfig learned = preset("gpt2-124m");  // 1024 positions
+  EXPECT_EQ(chosen_sequence_length(0, learned), 1024);
+  EXPECT_EQ(chosen_sequence_length(1024, learned), 1024);
+  EXPECT_REFUSED(chosen_sequence_length(1025, learned),
+                 "--sequence_length: 1025 is more than the model's 1024 positions");
+  ModelConfig rotary = preset("llama-26m");
+  rotary.max_positions = 512;
+  EXPECT_EQ(chosen_sequence_length(0, rotary), 512);
+  EXPECT_EQ(chosen_sequence_length(1025, rotary), 1025);
 }
 
 TEST(Options, HaveNamesThatDifferInMoreThanHyphensAndAllHaveHelp) {
