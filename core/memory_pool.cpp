@@ -6,15 +6,9 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/units.h"
 
 namespace strata {
-namespace {
-
-constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-}  // namespace
 
 RangeAllocator::RangeAllocator(std::size_t capacity, std::size_t alignment)
     : capacity_(capacity), alignment_(alignment) {}

@@ -1,10 +1,18 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace strata {
+
+/// The smallest multiple of `multiple` that is not below `value`. @pre value >= 0, multiple > 0
+template <std::integral Whole>
+constexpr Whole round_up(Whole value, std::type_identity_t<Whole> multiple) noexcept {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
 /// Bytes of a size as people write it: "1.5GiB", "512MB", "64k", "4096".
 ///

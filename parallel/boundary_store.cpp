@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "core/units.h"
+
 namespace strata {
 
 std::size_t BoundaryStore::Shape::tensor_bytes() const {
   const std::size_t bytes = static_cast<std::size_t>(tokens * hidden) * size_bytes(dtype);
-  return (bytes + kIoAlignment - 1) / kIoAlignment * kIoAlignment;
+  return round_up(bytes, kIoAlignment);
 }
 
 std::size_t BoundaryStore::memory_bytes(const Shape& shape) {

@@ -4,14 +4,9 @@
 
 #include <algorithm>
 
+#include "core/units.h"
+
 namespace strata {
-namespace {
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-}  // namespace
 
 BlockPartition::BlockPartition(const Block& block, int ranks) : ranks_(ranks) {
   for (const bool row_tiled : {false, true}) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/units.h"
 #include "optimizer/split.h"
 
 namespace strata {
@@ -151,7 +152,7 @@ std::size_t ShardUpdater::pool_bytes(SectionKey key, std::int64_t numel) const {
   if (store_.resident(key)) return 0;
   const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(key.section)];
   const std::size_t bytes = element * static_cast<std::size_t>(numel);
-  return (bytes + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
+  return round_up(bytes, MemoryPool::kAlignment);
 }
 
 void ShardUpdater::take_room(const Job& job, Chunk& chunk, std::size_t bytes) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/units.h"
 #include "parallel/futex.h"
 #include "parallel/ordered_sum.h"
 
@@ -70,14 +71,12 @@ std::atomic_ref<Word> atomic(Word& word) { return std::atomic_ref<Word>(word); }
 
 void pause() { __builtin_ia32_pause(); }
 
-std::size_t rounded_piece(std::size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
-
 class SharedTransport final : public Transport {
  public:
   SharedTransport(std::span<std::byte> region, int rank, int size, const CollectiveOptions& options)
       : rank_(rank),
         size_(size),
-        piece_(rounded_piece(options.piece_bytes)),
+        piece_(round_up(options.piece_bytes, kLine)),
         timeout_(options.timeout),
         header_(reinterpret_cast<Header*>(region.data())),
         progress_(reinterpret_cast<Progress*>(header_ + 1)),
@@ -260,7 +259,7 @@ std::size_t shared_region_bytes(int ranks, const CollectiveOptions& options) {
   const auto count = static_cast<std::size_t>(ranks);
   expects(options.piece_bytes / sizeof(float) >= count,
           "a staging piece must hold at least one number for every rank");
-  return sizeof(Header) + count * (sizeof(Progress) + 2 * rounded_piece(options.piece_bytes));
+  return sizeof(Header) + count * (sizeof(Progress) + 2 * round_up(options.piece_bytes, kLine));
 }
 
 std::unique_ptr<Transport> make_shared_transport(std::span<std::byte> region, int rank, int size,

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/model/initial_values.h"
+#include "core/units.h"
 #include "optimizer/split.h"
 #include "parallel/trainer_state.h"
 
@@ -20,8 +21,7 @@ template <typename Visitor>
 void for_stretches(std::int64_t from, std::int64_t to, Visitor&& visit) {
   if (from >= to) return;
   for (std::int64_t begin = from / kShardAlignment * kShardAlignment; begin < to;) {
-    const std::int64_t end =
-        std::min(begin + kStretch, (to + kShardAlignment - 1) / kShardAlignment * kShardAlignment);
+    const std::int64_t end = std::min(begin + kStretch, round_up(to, kShardAlignment));
     visit(begin, end - begin);
     begin = end;
   }

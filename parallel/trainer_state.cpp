@@ -7,6 +7,7 @@
 #include <exception>
 #include <numeric>
 
+#include "core/units.h"
 #include "parallel/replicated_communicator.h"
 #include "parallel/trainer_visit.h"
 
@@ -18,21 +19,19 @@ std::unique_ptr<UpdateRule> make_rule(const TrainerOptions& options) {
                                                     : make_sgd(options.sgd);
 }
 
-std::size_t round_up(std::size_t bytes) {
-  return (bytes + MemoryPool::kAlignment - 1) / MemoryPool::kAlignment * MemoryPool::kAlignment;
-}
+std::size_t aligned(std::size_t bytes) { return round_up(bytes, MemoryPool::kAlignment); }
 
 /// Piece `index` of consecutive aligned pieces of these sizes.
 std::span<std::byte> piece(const Buffer& buffer, std::initializer_list<std::size_t> sizes,
                            std::size_t index) {
   std::size_t offset = 0;
-  for (std::size_t i = 0; i < index; ++i) offset += round_up(sizes.begin()[i]);
+  for (std::size_t i = 0; i < index; ++i) offset += aligned(sizes.begin()[i]);
   return {buffer.data() + offset, sizes.begin()[index]};
 }
 
 std::size_t total(std::initializer_list<std::size_t> sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), std::size_t{0},
-                         [](std::size_t sum, std::size_t size) { return sum + round_up(size); });
+                         [](std::size_t sum, std::size_t size) { return sum + aligned(size); });
 }
 
 }  // namespace

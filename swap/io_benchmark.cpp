@@ -10,6 +10,7 @@
 
 #include "core/device.h"
 #include "core/error.h"
+#include "core/units.h"
 #include "swap/fio.h"
 
 namespace strata {
@@ -22,7 +23,7 @@ constexpr std::size_t kSpareBytes = std::size_t{512} << 20;
 constexpr double kStartSeconds = 0.5;
 
 std::uint64_t whole_granules(std::uint64_t bytes) {
-  return std::max<std::uint64_t>(1, (bytes + kFileGranule - 1) / kFileGranule) * kFileGranule;
+  return std::max(round_up(bytes, kFileGranule), kFileGranule);
 }
 
 /// Blocks of memory that a drive cannot compress.

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/units.h"
+
 namespace strata {
 namespace {
-
-constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 std::size_t index_of(SectionKey key) {
   return static_cast<std::size_t>(key.block * kSectionCount + static_cast<int>(key.section));

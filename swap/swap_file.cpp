@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/units.h"
 
 namespace strata {
 namespace {
@@ -30,9 +31,7 @@ std::exception_ptr failure_of(const Event& event) {
 
 SwapSpace::SwapSpace(IoEngine& engine, std::span<const SwapDirectory> directories,
                      std::uint64_t bytes)
-    : engine_(engine),
-      bytes_((bytes + kIoAlignment - 1) / kIoAlignment * kIoAlignment),
-      map_(weights_of(directories)) {
+    : engine_(engine), bytes_(round_up(bytes, kIoAlignment)), map_(weights_of(directories)) {
   for (std::size_t i = 0; i < directories.size(); ++i) {
     const ScratchFile& file = files_.emplace_back(directories[i].path, map_.file_bytes(i, bytes_));
     warnings_.insert(warnings_.end(), file.warnings().begin(), file.warnings().end());

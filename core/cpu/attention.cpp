@@ -7,6 +7,7 @@
 #include "core/cpu/cpu_ops.h"
 #include "core/cpu/team.h"
 #include "core/cpu/tile_product.h"
+#include "core/units.h"
 
 // Attention in tiles of kTile queries and kTile keys (attention_tiles.h). Memory is a few tiles per
 // thread, plus dk and dv of one key/value head in fp32 per thread for the gradient; nothing of size
@@ -56,7 +57,7 @@ class TileAllocator {
 
 std::int64_t forward_floats(std::int64_t padded) { return 4 * padded * kTile + kTile * kTile; }
 std::int64_t backward_floats(std::int64_t padded, std::int64_t tokens) {
-  const std::int64_t rounded = (tokens + kTile - 1) / kTile * kTile;
+  const std::int64_t rounded = round_up(tokens, kTile);
   return 7 * padded * kTile + 2 * kTile * kTile + 2 * rounded * padded;
 }
 
@@ -146,14 +147,14 @@ class BackwardHead {
     }
     scores_ = tiles.take(kTile * kTile);
     gradient_ = tiles.take(kTile * kTile);
-    const std::int64_t rounded = (in.shape.tokens + kTile - 1) / kTile * kTile;
+    const std::int64_t rounded = round_up(in.shape.tokens, kTile);
     dk_ = tiles.take(rounded * padded_);
     dv_ = tiles.take(rounded * padded_);
   }
 
   void run(std::int64_t sequence, std::int64_t kv_head) {
     const AttentionShape& shape = in_.shape;
-    const std::int64_t rounded = (shape.tokens + kTile - 1) / kTile * kTile;
+    const std::int64_t rounded = round_up(shape.tokens, kTile);
     std::fill_n(dk_, rounded * padded_, 0.0f);
     std::fill_n(dv_, rounded * padded_, 0.0f);
     const std::int64_t group = shape.heads / shape.kv_heads;

@@ -54,5 +54,13 @@ TEST(Units, ReadsWhatItPrints) {
   }
 }
 
+TEST(RoundUp, IsTheNextMultipleAtAnyWidth) {
+  static_assert(round_up(0, 64) == 0);
+  static_assert(round_up(1, 64) == 64);
+  static_assert(round_up(64, 64) == 64);
+  static_assert(round_up(std::uint64_t{65}, 64) == 128);
+  static_assert(round_up(std::int64_t{7}, std::size_t{3}) == 9);
+}
+
 }  // namespace
 }  // namespace strata
