@@ -12,7 +12,6 @@ class MeasuringOps final : public Ops {
  public:
   /// Multiplications and additions of products and attention so far; 2 T K N for a product.
   double operations() const noexcept { return operations_; }
-  void reset() noexcept { operations_ = 0; }
 
   void linear(ConstTensorView x, ConstTensorView w, ConstTensorView, TensorView, Stream&) override {
     product(x, w);

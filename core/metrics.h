@@ -47,7 +47,6 @@ class MetricsWriter {
 
   /// @throws IoError when the line could not be written
   void write(const StepMetrics& metrics);
-  const std::string& path() const noexcept { return path_; }
 
  private:
   struct Close {

@@ -9,7 +9,6 @@ MemoryWall memory_wall(const ModelConfig& config, double parameters, std::int64_
   constexpr double kStateBytes = 20;
   constexpr double kHalf = 2;
   MemoryWall wall;
-  wall.parameters = parameters;
   wall.sequences = sequences;
   wall.sequence_length = sequence_length;
   wall.devices = devices;

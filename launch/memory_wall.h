@@ -10,7 +10,6 @@ namespace strata {
 /// al., ZeRO-Infinity (2021), section 3, with its formulas for mixed precision. Bytes.
 struct MemoryWall {
   // Assumptions.
-  double parameters = 0;
   std::int64_t sequences = 0;  ///< in flight over all devices
   std::int64_t sequence_length = 0;
   int devices = 0;

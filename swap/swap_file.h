@@ -47,7 +47,6 @@ class SwapSpace {
     return bytes_;
   }  ///< what was asked for, rounded up to kIoAlignment
   const std::vector<std::string>& warnings() const noexcept { return warnings_; }
-  IoCounters counters() const { return engine_.counters(); }  ///< of the engine, all its users
 
  private:
   /// A transfer that may still be under way.

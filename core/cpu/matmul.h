@@ -57,8 +57,6 @@ class Matmul {
   void run(const Product& product);
   void run(const Product& product, OperandLayout layout);
 
-  std::size_t scratch_bytes() const;  ///< held right now
-
  private:
   class Implementation;
   std::unique_ptr<Implementation> implementation_;

@@ -123,11 +123,6 @@ class Matmul::Implementation {
     }
   }
 
-  std::size_t scratch_bytes() const {
-    const std::lock_guard lock(mutex_);
-    return scratchpad_.bytes() + packed_.bytes() + converted_.bytes();
-  }
-
  private:
   // A training step of one model uses a dozen or two shapes.
   static constexpr std::size_t kPreparedProducts = 64;
@@ -207,7 +202,7 @@ class Matmul::Implementation {
     convert_all<float, bf16>(wide.c, product.c, c);
   }
 
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   std::list<std::pair<ProductKey, PreparedProduct>> prepared_;
@@ -234,6 +229,5 @@ void Matmul::run(const Product& product) {
 void Matmul::run(const Product& product, OperandLayout layout) {
   implementation_->run(product, layout);
 }
-std::size_t Matmul::scratch_bytes() const { return implementation_->scratch_bytes(); }
 
 }  // namespace strata::cpu

@@ -40,7 +40,6 @@ class Workspace {
   /// @throws Error when the workspace is full
   std::shared_ptr<WorkspaceBlock> allocate(std::size_t bytes);
   std::size_t peak() const noexcept { return ranges_.peak(); }
-  std::size_t taken() const noexcept { return ranges_.taken(); }
 
  private:
   friend class WorkspaceBlock;

@@ -24,7 +24,6 @@ class DecoratedEngine final : public IoEngine {
   void register_memory(std::span<std::byte> memory) override { double_.register_memory(memory); }
   IoCounters counters() const override { return double_.counters(); }
   Event submit(std::span<const IoRequest> requests) override { return double_.submit(requests); }
-  const Double& front() const noexcept { return double_; }
 
  private:
   std::unique_ptr<IoEngine> real_;

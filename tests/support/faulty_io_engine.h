@@ -18,9 +18,8 @@ namespace strata::test {
 class FaultyIoEngine final : public IoEngine {
  public:
   struct Fault {
-    std::int64_t request = 0;      ///< counted from 0 over all submissions; negative: none fails
-    int system_error = EIO;        ///< EIO, ENOSPC, ...; 0: the transfer stays short
-    bool also_later_ones = false;  ///< a drive that is gone does not come back
+    std::int64_t request = 0;  ///< counted from 0 over all submissions
+    int system_error = EIO;    ///< EIO, ENOSPC, ...; 0: the transfer stays short
   };
 
   FaultyIoEngine(IoEngine& real, Fault fault) : real_(real), fault_(fault) {}
@@ -31,15 +30,10 @@ class FaultyIoEngine final : public IoEngine {
   }
   void register_memory(std::span<std::byte> memory) override { real_.register_memory(memory); }
   IoCounters counters() const override { return real_.counters(); }
-  std::int64_t requests() const noexcept { return count_; }  ///< seen so far
 
   Event submit(std::span<const IoRequest> requests) override {
     for (const IoRequest& request : requests) {
-      const std::int64_t number = count_++;
-      if (number != fault_.request && !(fault_.also_later_ones && number > fault_.request))
-        continue;
-      if (fault_.request < 0) continue;
-      return fail(request);
+      if (count_++ == fault_.request) return fail(request);
     }
     return real_.submit(requests);
   }
