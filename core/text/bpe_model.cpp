@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <span>
 
 #include "core/error.h"
 #include "core/text/text_steps.h"
@@ -15,8 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t kMostTokens = 1 << 22;
-constexpr std::size_t kCachedWordBytes = 64;
-constexpr std::size_t kMostCachedWords = 1 << 17;
+constexpr std::size_t kFewSymbols = 48;  // up to here looking through all pairs beats a heap
 
 std::array<std::string, 256> make_byte_characters() {
   std::array<std::string, 256> result;
@@ -123,6 +124,7 @@ void BpeModel::read_vocabulary(const json& vocabulary, const std::string& path) 
 
 void BpeModel::read_merges(const json& merges, const std::string& path) {
   std::uint32_t rank = 0;
+  merges_.reserve(merges.size());
   for (const json& entry : merges) {
     std::string left, right;
     if (entry.is_string()) {
@@ -146,7 +148,7 @@ void BpeModel::read_merges(const json& merges, const std::string& path) {
                       "they make must be tokens",
                       path, rank, entry.dump(-1, ' ', true, json::error_handler_t::replace)));
     }
-    merges_.insert_or_assign(pair(*a, *b), Merge{rank, *merged});
+    merges_.put(*a, *b, {rank, *merged});
     ++rank;
   }
 }
@@ -168,38 +170,26 @@ std::optional<std::int32_t> BpeModel::find_spelled(const std::string& token) con
 
 void BpeModel::encode(std::string_view word, Scratch& scratch,
                       std::vector<std::int32_t>& ids) const {
-  if (word.empty()) return;
-  if (ignore_merges_) {
-    if (const auto whole = find(word)) {
-      ids.push_back(*whole);
-      return;
-    }
-  }
-  const bool caches = word.size() <= kCachedWordBytes;
-  std::string key;
-  if (caches) {
-    key = word;
-    const auto known = scratch.words.find(key);
-    if (known != scratch.words.end()) {
-      ids.insert(ids.end(), known->second.begin(), known->second.end());
-      return;
-    }
-  }
-  split(word, scratch);
-  merge(scratch);
+  if (word.empty() || scratch.words.find(word, ids)) return;
   const std::size_t first = ids.size();
-  for (const Scratch::Symbol& symbol : scratch.symbols) {
-    if (symbol.alive) ids.push_back(symbol.id);
+  const auto whole = ignore_merges_ ? find(word) : std::nullopt;
+  if (whole) {
+    ids.push_back(*whole);
+  } else {
+    split(word, scratch);
+    if (scratch.ids.size() <= kFewSymbols) {
+      merge_few(scratch);
+    } else {
+      merge_many(scratch);
+    }
+    std::ranges::copy_if(scratch.ids, std::back_inserter(ids),
+                         [](std::int32_t id) { return id >= 0; });
   }
-  if (!caches) return;
-  if (scratch.words.size() >= kMostCachedWords) scratch.words.clear();
-  scratch.words.emplace(std::move(key),
-                        std::vector(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end()));
+  scratch.words.add(word, std::span(ids).subspan(first));
 }
 
 void BpeModel::split(std::string_view word, Scratch& scratch) const {
-  scratch.symbols.clear();
-  const auto add = [&scratch](std::int32_t id) { scratch.symbols.push_back({id, -1, -1, true}); };
+  scratch.ids.clear();
   while (!word.empty()) {
     const std::size_t length = byte_level_ ? 1 : first_character(word).bytes;
     const std::string_view character = word.substr(0, length);
@@ -207,16 +197,11 @@ void BpeModel::split(std::string_view word, Scratch& scratch) const {
                         ? std::optional(byte_ids_[static_cast<unsigned char>(word.front())])
                         : find(character);
     if (id) {
-      add(*id);
+      scratch.ids.push_back(*id);
     } else {
       add_unknown(character, scratch);
     }
     word.remove_prefix(length);
-  }
-  const auto count = static_cast<std::int32_t>(scratch.symbols.size());
-  for (std::int32_t i = 0; i < count; ++i) {
-    scratch.symbols[static_cast<std::size_t>(i)].before = i - 1;
-    scratch.symbols[static_cast<std::size_t>(i)].after = i + 1 < count ? i + 1 : -1;
   }
 }
 
@@ -225,46 +210,75 @@ void BpeModel::add_unknown(std::string_view character, Scratch& scratch) const {
         return byte_ids_[static_cast<unsigned char>(c)] >= 0;
       })) {
     for (const char c : character) {
-      scratch.symbols.push_back({byte_ids_[static_cast<unsigned char>(c)], -1, -1, true});
+      scratch.ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
     }
     return;
   }
   if (unknown_ < 0) return;  // dropped
-  const bool repeats = !scratch.symbols.empty() && scratch.symbols.back().id == unknown_;
-  if (!(fuse_unknown_ && repeats)) scratch.symbols.push_back({unknown_, -1, -1, true});
+  const bool repeats = !scratch.ids.empty() && scratch.ids.back() == unknown_;
+  if (!(fuse_unknown_ && repeats)) scratch.ids.push_back(unknown_);
+}
+
+void BpeModel::merge_few(Scratch& scratch) const {
+  auto& ids = scratch.ids;
+  auto& ranks = scratch.ranks;
+  constexpr std::uint32_t kNone = ~std::uint32_t{0};
+  const auto rank_at = [&](std::size_t left) {
+    const auto* merge = left + 1 < ids.size() ? merges_.find(ids[left], ids[left + 1]) : nullptr;
+    return merge == nullptr ? kNone : merge->rank;
+  };
+  ranks.resize(ids.size());
+  for (std::size_t i = 0; i < ids.size(); ++i) ranks[i] = rank_at(i);
+  while (ids.size() > 1) {
+    const auto best = static_cast<std::size_t>(std::ranges::min_element(ranks) - ranks.begin());
+    if (ranks[best] == kNone) return;
+    ids[best] = merges_.find(ids[best], ids[best + 1])->merged;
+    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    ranks.erase(ranks.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    ranks[best] = rank_at(best);
+    if (best > 0) ranks[best - 1] = rank_at(best - 1);
+  }
 }
 
 void BpeModel::push(std::int32_t left, Scratch& scratch) const {
   if (left < 0) return;
-  const Scratch::Symbol& a = scratch.symbols[static_cast<std::size_t>(left)];
-  if (a.after < 0) return;
-  const auto found =
-      merges_.find(pair(a.id, scratch.symbols[static_cast<std::size_t>(a.after)].id));
-  if (found == merges_.end()) return;
-  scratch.heap.push_back({found->second.rank, left, found->second.merged});
+  const std::int32_t right = scratch.symbols[static_cast<std::size_t>(left)].after;
+  if (right < 0) return;
+  const auto* found = merges_.find(scratch.ids[static_cast<std::size_t>(left)],
+                                   scratch.ids[static_cast<std::size_t>(right)]);
+  if (found == nullptr) return;
+  scratch.heap.push_back({found->rank, left, found->merged});
   std::ranges::push_heap(scratch.heap, merged_later);
 }
 
-void BpeModel::merge(Scratch& scratch) const {
+void BpeModel::merge_many(Scratch& scratch) const {
+  auto& ids = scratch.ids;
   auto& symbols = scratch.symbols;
   auto& heap = scratch.heap;
+  const auto count = static_cast<std::int32_t>(ids.size());
+  symbols.resize(ids.size());
+  for (std::int32_t i = 0; i < count; ++i) {
+    symbols[static_cast<std::size_t>(i)] = {i - 1, i + 1 < count ? i + 1 : -1};
+  }
   heap.clear();
-  for (std::int32_t i = 0; i + 1 < static_cast<std::int32_t>(symbols.size()); ++i) push(i, scratch);
+  for (std::int32_t i = 0; i + 1 < count; ++i) push(i, scratch);
   while (!heap.empty()) {
     std::ranges::pop_heap(heap, merged_later);
     const Scratch::Candidate best = heap.back();
     heap.pop_back();
-    Scratch::Symbol& left = symbols[static_cast<std::size_t>(best.left)];
-    if (!left.alive || left.after < 0) continue;
-    Scratch::Symbol& right = symbols[static_cast<std::size_t>(left.after)];
+    const auto at = static_cast<std::size_t>(best.left);
+    if (ids[at] < 0 || symbols[at].after < 0) continue;
+    const auto next = static_cast<std::size_t>(symbols[at].after);
     // The pair may have changed since it was noted.
-    const auto now = merges_.find(pair(left.id, right.id));
-    if (now == merges_.end() || now->second.merged != best.merged) continue;
-    left.id = best.merged;
-    left.after = right.after;
-    right.alive = false;
-    if (right.after >= 0) symbols[static_cast<std::size_t>(right.after)].before = best.left;
-    push(left.before, scratch);
+    const auto* now = merges_.find(ids[at], ids[next]);
+    if (now == nullptr || now->merged != best.merged) continue;
+    ids[at] = best.merged;
+    ids[next] = -1;
+    symbols[at].after = symbols[next].after;
+    if (symbols[next].after >= 0) {
+      symbols[static_cast<std::size_t>(symbols[next].after)].before = best.left;
+    }
+    push(symbols[at].before, scratch);
     push(best.left, scratch);
   }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,6 +11,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/text/bpe_tables.h"
+
 namespace strata {
 
 /// Byte-pair encoding: a word becomes symbols, and pairs of neighbours are merged, the one of the
@@ -19,18 +22,18 @@ class BpeModel {
   /// What one thread keeps between words.
   struct Scratch {
     struct Symbol {
-      std::int32_t id;
       std::int32_t before, after;  // neighbours, -1: none
-      bool alive;
     };
     struct Candidate {
       std::uint32_t rank;
       std::int32_t left;
       std::int32_t merged;  // the token it makes
     };
+    std::vector<std::int32_t> ids;     // of the word's symbols; -1: merged into the one before
+    std::vector<std::uint32_t> ranks;  // of the pairs that begin at each symbol
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;
-    std::unordered_map<std::string, std::vector<std::int32_t>> words;  // ids of short words
+    WordCache words;
   };
 
   /// @param model the "model" of a tokenizer.json
@@ -49,27 +52,20 @@ class BpeModel {
   std::optional<std::int32_t> find_spelled(const std::string& token) const;
 
  private:
-  struct Merge {
-    std::uint32_t rank;
-    std::int32_t merged;
-  };
   struct Hash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const noexcept {
       return std::hash<std::string_view>()(text);
     }
   };
-  static std::uint64_t pair(std::int32_t left, std::int32_t right) {
-    return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
-           static_cast<std::uint32_t>(right);
-  }
 
   void read_vocabulary(const nlohmann::json& vocabulary, const std::string& path);
   void read_merges(const nlohmann::json& merges, const std::string& path);
   void split(std::string_view word, Scratch& scratch) const;
   void add_unknown(std::string_view character, Scratch& scratch) const;
   void push(std::int32_t left, Scratch& scratch) const;
-  void merge(Scratch& scratch) const;
+  void merge_few(Scratch& scratch) const;
+  void merge_many(Scratch& scratch) const;
 
   bool byte_level_;
   bool ignore_merges_ = false;
@@ -79,7 +75,7 @@ class BpeModel {
   std::unordered_map<std::string, std::int32_t, Hash, std::equal_to<>> ids_;
   std::vector<std::string> texts_;
   std::vector<bool> taken_;
-  std::unordered_map<std::uint64_t, Merge> merges_;
+  MergeTable merges_;
   std::array<std::int32_t, 256> byte_ids_{};
 };
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/text/ascii_words.h"
 #include "core/text/regex.h"
 #include "core/text/text_steps.h"
 
@@ -10,9 +11,6 @@ namespace strata {
 namespace {
 
 using nlohmann::json;
-
-constexpr const char* kGpt2Pattern =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 enum class Behavior : std::uint8_t {
   kRemoved,

@@ -10,6 +10,7 @@
 #include <pcre2.h>
 
 #include "core/error.h"
+#include "core/text/ascii_words.h"
 
 namespace strata {
 namespace {
@@ -86,6 +87,9 @@ struct Matcher {
 
 struct Regex::Implementation {
   Code code;
+  // Checks its arguments less than pcre2_match, which counts for words of a few bytes.
+  decltype(&pcre2_match) match = pcre2_match;
+  AsciiMatch ascii = nullptr;
   std::mutex mutex;  // of idle
   std::vector<std::unique_ptr<Matcher>> idle;
 
@@ -118,8 +122,12 @@ Regex::Regex(std::string_view pattern, const std::string& path)
     throw FormatError(fmt::format("{}: the regular expression {:.200} is not valid: {} at byte {}",
                                   path, pattern, message_of(error), offset));
   }
-  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // without it matching is slower, not wrong
+  // Without it matching is slower, not wrong.
+  if (pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE) == 0) {
+    implementation_->match = pcre2_jit_match;
+  }
   implementation_->code = std::move(code);
+  implementation_->ascii = ascii_match_of(pattern);
 }
 
 Regex Regex::literal(std::string_view text, const std::string& path) {
@@ -140,10 +148,18 @@ void Regex::for_each_match(std::string_view text,
                            const std::function<void(TextSpan)>& found) const {
   std::unique_ptr<Matcher> matcher = implementation_->borrow();
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  const AsciiMatch ascii = implementation_->ascii;
+  const auto match = implementation_->match;
+  const std::uint32_t options = match == pcre2_jit_match ? 0 : PCRE2_NO_UTF_CHECK;
   std::size_t from = 0;
   while (from < text.size()) {
-    const int count = pcre2_match(implementation_->code.get(), subject, text.size(), from,
-                                  PCRE2_NO_UTF_CHECK, matcher->data.get(), matcher->context.get());
+    if (const std::size_t end = ascii != nullptr ? ascii(text, from) : 0) {
+      found({from, end});
+      from = end;
+      continue;
+    }
+    const int count = match(implementation_->code.get(), subject, text.size(), from, options,
+                            matcher->data.get(), matcher->context.get());
     if (count == PCRE2_ERROR_NOMATCH) break;
     if (count < 0) {
       throw Error(fmt::format("a regular expression gave up on a text of {} bytes: {}", text.size(),
