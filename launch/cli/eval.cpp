@@ -13,6 +13,7 @@
 #include "launch/cli/data_options.h"
 #include "launch/cli/flags.h"
 #include "launch/cli/placement.h"
+#include "launch/cli/sequence_length.h"
 #include "launch/training.h"
 
 namespace strata::cli {
@@ -62,9 +63,7 @@ void print_result(const EvalOptions& options, const TrainingData& data,
 
 int evaluate(Runtime& runtime, const EvalOptions& options) {
   PretrainedModel source = load_pretrained(options.model);
-  const std::int64_t length = options.sequence_length > 0
-                                  ? options.sequence_length
-                                  : std::min<std::int64_t>(1024, source.config().max_positions);
+  const std::int64_t length = chosen_sequence_length(options.sequence_length, source.config());
   const TrainingData data = open_evaluation_data(
       options.data.files, source.tokenizer(),
       make_data_options(options.data, options.model, source.tokenizer(), length, runtime.log()));
@@ -95,13 +94,6 @@ int evaluate(Runtime& runtime, const EvalOptions& options) {
   return 0;
 }
 
-int run_eval(const EvalOptions& options) {
-  char name[] = "strata";
-  char* argv[] = {name, nullptr};
-  int argc = 1;
-  return run(argc, argv, [&options](Runtime& runtime) { return evaluate(runtime, options); });
-}
-
 }  // namespace
 
 void add_eval(CLI::App& app, Action& chosen) {
@@ -122,7 +114,7 @@ void add_eval(CLI::App& app, Action& chosen) {
       check_directory("--model", options->model);
       check(options->data);
       check(options->placement);
-      return run_eval(*options);
+      return run_job([&](Runtime& runtime) { return evaluate(runtime, *options); });
     };
   });
 }
