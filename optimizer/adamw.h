@@ -26,4 +26,9 @@ struct AdamWOptions {
 /// @throws UsageError if an option is out of range
 std::unique_ptr<UpdateRule> make_adamw(const AdamWOptions& options);
 
+/// Adam whose weight decay is an L2 term of the gradient, as torch.optim.Adam: the same with
+/// g += weight_decay * w first, and without decay of w itself.
+/// @throws UsageError if an option is out of range
+std::unique_ptr<UpdateRule> make_adam(const AdamWOptions& options);
+
 }  // namespace strata

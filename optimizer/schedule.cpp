@@ -6,8 +6,6 @@
 #include <array>
 #include <cmath>
 #include <numbers>
-#include <string>
-#include <vector>
 
 #include "core/error.h"
 #include "core/nearest_name.h"
@@ -25,6 +23,10 @@ constexpr std::array kKinds = {
     NamedKind{ScheduleKind::kConstantWithWarmup, "constant_with_warmup"},
     NamedKind{ScheduleKind::kLinear, "linear"},
     NamedKind{ScheduleKind::kCosine, "cosine"},
+    NamedKind{ScheduleKind::kInverseSqrt, "inverse_sqrt"},
+    NamedKind{ScheduleKind::kWarmupLr, "WarmupLR"},
+    NamedKind{ScheduleKind::kWarmupDecayLr, "WarmupDecayLR"},
+    NamedKind{ScheduleKind::kWarmupCosineLr, "WarmupCosineLR"},
 };
 
 void check_steps(std::string_view field, std::int64_t steps) {
@@ -33,19 +35,56 @@ void check_steps(std::string_view field, std::int64_t steps) {
   }
 }
 
+bool ends(ScheduleKind kind) {
+  return kind == ScheduleKind::kLinear || kind == ScheduleKind::kCosine ||
+         kind == ScheduleKind::kWarmupDecayLr || kind == ScheduleKind::kWarmupCosineLr;
+}
+
+double half_wave(double progress) { return 0.5 * (1.0 + std::cos(std::numbers::pi * progress)); }
+
+/// What transformers multiplies the peak by.
+double multiplier(const Schedule& schedule, double step) {
+  if (schedule.kind == ScheduleKind::kConstant) return 1.0;
+  const auto warmup = static_cast<double>(schedule.warmup_steps);
+  const auto total = static_cast<double>(schedule.total_steps);
+  if (step < warmup) return step / warmup;
+  if (schedule.kind == ScheduleKind::kConstantWithWarmup) return 1.0;
+  if (schedule.kind == ScheduleKind::kInverseSqrt) {
+    const double timescale = warmup == 0.0 ? 10000.0 : warmup;
+    return 1.0 / std::sqrt((step + (timescale - warmup)) / timescale);
+  }
+  const double span = std::max(1.0, total - warmup);
+  if (schedule.kind == ScheduleKind::kLinear) return std::max(0.0, (total - step) / span);
+  return std::max(0.0, half_wave((step - warmup) / span));
+}
+
+/// The learning rate when DeepSpeed's scheduler has made `step` steps; it has made -1 at first.
+double deepspeed_rate(const Schedule& schedule, double step) {
+  const bool cosine = schedule.kind == ScheduleKind::kWarmupCosineLr;
+  if (step < 0.0) return cosine ? 0.0 : schedule.warmup_start;
+  const auto warmup = static_cast<double>(std::max<std::int64_t>(2, schedule.warmup_steps));
+  const auto total = static_cast<double>(schedule.total_steps);
+  const double span = std::max(1.0, total - warmup);
+  const double rise = schedule.learning_rate - schedule.warmup_start;
+  if (step < warmup) {
+    const bool log = schedule.warmup_shape == WarmupShape::kLog;
+    const double part = log ? std::log(step + 1.0) / std::log(warmup) : step / warmup;
+    return schedule.warmup_start + rise * part;
+  }
+  if (cosine) {
+    const double wave = half_wave(std::min(1.0, (step - warmup + 1.0) / span));
+    return schedule.learning_rate * (schedule.cosine_end + (1.0 - schedule.cosine_end) * wave);
+  }
+  if (schedule.kind == ScheduleKind::kWarmupLr) return schedule.learning_rate;
+  return schedule.warmup_start + rise * std::max(0.0, (total - step) / span);
+}
+
 }  // namespace
 
-double Schedule::multiplier(std::int64_t updates_done) const noexcept {
-  if (kind == ScheduleKind::kConstant) return 1.0;
+double Schedule::rate(std::int64_t updates_done) const noexcept {
   const auto step = static_cast<double>(updates_done);
-  const auto warmup = static_cast<double>(warmup_steps);
-  const auto total = static_cast<double>(total_steps);
-  if (updates_done < warmup_steps) return step / std::max(1.0, warmup);
-  if (kind == ScheduleKind::kConstantWithWarmup) return 1.0;
-  const double span = std::max(1.0, total - warmup);
-  if (kind == ScheduleKind::kLinear) return std::max(0.0, (total - step) / span);
-  const double progress = (step - warmup) / span;
-  return std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * progress)));
+  if (is_deepspeed(kind)) return deepspeed_rate(*this, step - 1.0);
+  return learning_rate * multiplier(*this, step);
 }
 
 void validate(const Schedule& schedule) {
@@ -56,12 +95,24 @@ void validate(const Schedule& schedule) {
   }
   check_steps("warmup_steps", schedule.warmup_steps);
   check_steps("total_steps", schedule.total_steps);
-  const bool decays =
-      schedule.kind == ScheduleKind::kLinear || schedule.kind == ScheduleKind::kCosine;
-  if (decays && schedule.total_steps == 0) {
+  if (!(schedule.warmup_start >= 0.0 && std::isfinite(schedule.warmup_start))) {
+    throw UsageError(fmt::format("schedule: warmup_start is {}; choose a finite value of 0 or more",
+                                 schedule.warmup_start));
+  }
+  if (!(schedule.cosine_end >= 0.0 && schedule.cosine_end <= 1.0)) {
+    throw UsageError(
+        fmt::format("schedule: cosine_end is {}; choose it from [0, 1]", schedule.cosine_end));
+  }
+  if (ends(schedule.kind) && schedule.total_steps == 0) {
     throw UsageError(fmt::format("schedule: {} needs total_steps, the length of the whole run",
                                  name(schedule.kind)));
   }
+}
+
+std::vector<std::pair<std::string, ScheduleKind>> schedule_kinds() {
+  std::vector<std::pair<std::string, ScheduleKind>> kinds;
+  for (const NamedKind& known : kKinds) kinds.emplace_back(known.name, known.kind);
+  return kinds;
 }
 
 ScheduleKind parse_schedule_kind(std::string_view text) {

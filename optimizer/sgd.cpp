@@ -1,10 +1,5 @@
 #include "optimizer/sgd.h"
 
-#include <fmt/format.h>
-
-#include <cmath>
-
-#include "core/error.h"
 #include "optimizer/split.h"
 #include "optimizer/update_parts.h"
 
@@ -118,17 +113,11 @@ class Sgd final : public UpdateRule {
   SgdOptions options_;
 };
 
-void check_not_negative(const char* name, double value) {
-  if (!(value >= 0.0 && std::isfinite(value))) {
-    throw UsageError(fmt::format("sgd: {} is {}; choose a finite value of 0 or more", name, value));
-  }
-}
-
 }  // namespace
 
 std::unique_ptr<UpdateRule> make_sgd(const SgdOptions& options) {
-  check_not_negative("momentum", options.momentum);
-  check_not_negative("weight_decay", options.weight_decay);
+  check_not_negative("sgd", "momentum", options.momentum);
+  check_not_negative("sgd", "weight_decay", options.weight_decay);
   return std::make_unique<Sgd>(options);
 }
 

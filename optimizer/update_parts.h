@@ -12,6 +12,10 @@ namespace strata {
 void check_update(const UpdateChunk& chunk, std::span<const UpdateSegment> segments,
                   const UpdateStep& step, int threads, StateSections sections);
 
+/// What the options of a rule must be. @throws UsageError naming rule and option
+void check_beta(const char* rule, const char* name, double beta);           // in [0, 1)
+void check_not_negative(const char* rule, const char* name, double value);  // and finite
+
 /// The threads worth starting for `numel` elements: a part below 16,384 elements costs less than a
 /// start.
 inline int useful_threads(std::int64_t numel, int threads) {

@@ -1,9 +1,51 @@
 #include "optimizer/update_rule.h"
 
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
 #include "core/error.h"
 #include "optimizer/update_parts.h"
 
 namespace strata {
+namespace {
+
+class DecayEverywhere final : public UpdateRule {
+ public:
+  explicit DecayEverywhere(std::unique_ptr<UpdateRule> rule) : rule_(std::move(rule)) {}
+
+  void update(const UpdateChunk& chunk, std::span<const UpdateSegment> segments,
+              const UpdateStep& step, int threads) const override {
+    std::vector<UpdateSegment> all(segments.begin(), segments.end());
+    for (UpdateSegment& segment : all) segment.decay = true;
+    rule_->update(chunk, all, step, threads);
+  }
+  StateSections state_sections() const noexcept override { return rule_->state_sections(); }
+
+ private:
+  std::unique_ptr<UpdateRule> rule_;
+};
+
+}  // namespace
+
+std::unique_ptr<UpdateRule> decay_everywhere(std::unique_ptr<UpdateRule> rule) {
+  return std::make_unique<DecayEverywhere>(std::move(rule));
+}
+
+void check_beta(const char* rule, const char* name, double beta) {
+  if (!(beta >= 0.0 && beta < 1.0)) {
+    throw UsageError(fmt::format("{}: {} is {}; choose it from [0, 1)", rule, name, beta));
+  }
+}
+
+void check_not_negative(const char* rule, const char* name, double value) {
+  if (!(value >= 0.0 && std::isfinite(value))) {
+    throw UsageError(
+        fmt::format("{}: {} is {}; choose a finite value of 0 or more", rule, name, value));
+  }
+}
 
 void check_update(const UpdateChunk& chunk, std::span<const UpdateSegment> segments,
                   const UpdateStep& step, int threads, StateSections sections) {

@@ -59,4 +59,7 @@ class UpdateRule {
   virtual StateSections state_sections() const noexcept = 0;
 };
 
+/// `rule`, with weight decay on every segment whatever it says.
+std::unique_ptr<UpdateRule> decay_everywhere(std::unique_ptr<UpdateRule> rule);
+
 }  // namespace strata

@@ -3,16 +3,19 @@
 
     python make_optimizer_fixture.py        (made with the versions named in the file)
 
-updates:   a few weights after each of ten fp32 steps of torch.optim.AdamW and torch.optim.SGD
+updates:   a few weights after each of ten fp32 steps of torch.optim.AdamW, Adam and SGD
 schedules: multipliers of transformers.get_scheduler, one per update from the first on
+deepspeed: learning rates of deepspeed.runtime.lr_schedules, likewise
 clips:     coefficients of torch.nn.utils.clip_grad_norm_
 """
 
 import json
 import pathlib
 
+import deepspeed
 import torch
 import transformers
+from deepspeed.runtime import lr_schedules
 
 NUMEL = 19
 STEPS = 10
@@ -27,9 +30,9 @@ def update_case(rule, options, learning_rates):
     generator = torch.Generator().manual_seed(7)
     weight = torch.nn.Parameter(torch.randn(NUMEL, generator=generator))
     case = {"rule": rule, "options": options, "initial": weight.tolist(), "steps": []}
-    make = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[rule]
+    make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[rule]
     keywords = dict(options)
-    if rule == "adamw":
+    if rule != "sgd":
         keywords["betas"] = (keywords.pop("beta1"), keywords.pop("beta2"))
         keywords["eps"] = keywords.pop("epsilon")
     optimizer = make([weight], lr=1.0, foreach=False, **keywords)
@@ -58,6 +61,18 @@ def schedule_case(kind, warmup, total, steps):
     return {"name": kind, "warmup_steps": warmup, "total_steps": total, "multipliers": multipliers}
 
 
+def deepspeed_case(kind, learning_rate, steps, **params):
+    """As DeepSpeed's engine: the scheduler is made before the first update and steps after each."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=learning_rate)
+    scheduler = getattr(lr_schedules, kind)(optimizer, **params)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return {"name": kind, "learning_rate": learning_rate, "params": params, "rates": rates}
+
+
 def clip_case(gradient, max_norm):
     weight = torch.nn.Parameter(torch.zeros(len(gradient)))
     weight.grad = torch.tensor(gradient)
@@ -73,10 +88,13 @@ def main():
     fixture = {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "deepspeed_version": deepspeed.__version__,
         "updates": [
             update_case("adamw", adamw, constant),
             update_case("adamw", {**adamw, "beta2": 0.95, "weight_decay": 0.1}, falling),
             update_case("adamw", {**adamw, "epsilon": 1e-6, "weight_decay": 0.0}, constant),
+            update_case("adam", {**adamw, "weight_decay": 0.1}, falling),
+            update_case("adam", {**adamw, "beta2": 0.95, "weight_decay": 0.0}, constant),
             update_case("sgd", {"momentum": 0.0, "weight_decay": 0.0}, falling),
             update_case("sgd", {"momentum": 0.9, "weight_decay": 0.1}, falling),
         ],
@@ -88,6 +106,24 @@ def main():
             schedule_case("cosine", 0, 10, 11),
             schedule_case("cosine", 3, 10, 14),
             schedule_case("cosine", 8, 6, 12),
+            schedule_case("inverse_sqrt", 0, 10, 12),
+            schedule_case("inverse_sqrt", 4, 10, 12),
+        ],
+        "deepspeed": [
+            deepspeed_case("WarmupLR", 0.5, 9, warmup_num_steps=6),
+            deepspeed_case("WarmupLR", 0.5, 9, warmup_num_steps=1),
+            deepspeed_case("WarmupLR", 0.5, 9, warmup_min_lr=0.125, warmup_max_lr=0.75,
+                           warmup_num_steps=5, warmup_type="linear"),
+            deepspeed_case("WarmupDecayLR", 0.5, 14, total_num_steps=12, warmup_max_lr=0.5,
+                           warmup_num_steps=4),
+            deepspeed_case("WarmupDecayLR", 0.5, 14, total_num_steps=12, warmup_min_lr=0.0625,
+                           warmup_max_lr=0.25, warmup_num_steps=4, warmup_type="linear"),
+            deepspeed_case("WarmupDecayLR", 0.5, 8, total_num_steps=4, warmup_max_lr=0.5,
+                           warmup_num_steps=6),
+            deepspeed_case("WarmupCosineLR", 0.5, 14, total_num_steps=12, warmup_num_steps=4),
+            deepspeed_case("WarmupCosineLR", 0.5, 14, total_num_steps=12, warmup_min_ratio=0.25,
+                           warmup_num_steps=4, cos_min_ratio=0.125, warmup_type="linear"),
+            deepspeed_case("WarmupCosineLR", 0.5, 9, total_num_steps=3, warmup_num_steps=5),
         ],
         "clips": [
             clip_case([3.0, -4.0, 12.0], 1.0),

@@ -67,15 +67,16 @@ std::unique_ptr<UpdateRule> make_rule(const nlohmann::json& item) {
     return make_sgd(
         {.momentum = options.at("momentum"), .weight_decay = options.at("weight_decay")});
   }
-  return make_adamw({.beta1 = options.at("beta1"),
-                     .beta2 = options.at("beta2"),
-                     .epsilon = options.at("epsilon"),
-                     .weight_decay = options.at("weight_decay")});
+  const AdamWOptions adam{.beta1 = options.at("beta1"),
+                          .beta2 = options.at("beta2"),
+                          .epsilon = options.at("epsilon"),
+                          .weight_decay = options.at("weight_decay")};
+  return item.at("rule") == "adam" ? make_adam(adam) : make_adamw(adam);
 }
 
 TEST(UpdateRules, GiveTheWeightsOfTorchToOneInAMillion) {
   const nlohmann::json fixture = test::read_fixture();
-  ASSERT_EQ(fixture.at("updates").size(), 5u);
+  ASSERT_EQ(fixture.at("updates").size(), 7u);
   for (const nlohmann::json& item : fixture.at("updates")) {
     const auto rule = make_rule(item);
     Sections sections(item.at("initial").get<std::vector<float>>());
@@ -105,6 +106,29 @@ TEST(AdamW, DecaysOnlySegmentsThatAskForIt) {
       ->update(sections.chunk(0, 8, Dtype::kF32), segments, {1, 0.5f, 1.0f}, 1);
   EXPECT_EQ(sections.weights(),
             (std::vector<float>{1.5f, 1.5f, 1.5f, 1.5f, 2.0f, 2.0f, 2.0f, 2.0f}));
+}
+
+TEST(Adam, AddsDecayToTheGradientOnlyOfSegmentsThatAskForIt) {
+  const std::vector<float> weights(4, 2.0f);
+  Sections sections(weights);  // zero gradients: a step of the learning rate where decay acts
+  const std::vector<UpdateSegment> segments{{0, 2, true}, {2, 4, false}};
+  make_adam({.epsilon = 0x1p-60, .weight_decay = 0.5})
+      ->update(sections.chunk(0, 4, Dtype::kF32), segments, {1, 0.25f, 1.0f}, 1);
+  const std::vector<float> after = sections.weights();
+  EXPECT_NEAR(after[0], 1.75f, 1e-6);
+  EXPECT_NEAR(after[1], 1.75f, 1e-6);
+  EXPECT_EQ(after[2], 2.0f);
+  EXPECT_EQ(after[3], 2.0f);
+}
+
+TEST(UpdateRules, DecayEverywhereWhenToldTo) {
+  const std::vector<float> weights(4, 2.0f);
+  Sections sections(weights);
+  const std::vector<UpdateSegment> segments{{0, 1, true}, {1, 3, false}};
+  const auto rule = decay_everywhere(make_adamw({.weight_decay = 0.5}));
+  EXPECT_TRUE(rule->state_sections().v);
+  rule->update(sections.chunk(0, 4, Dtype::kF32), segments, {1, 0.5f, 1.0f}, 1);
+  EXPECT_EQ(sections.weights(), (std::vector<float>{1.5f, 1.5f, 1.5f, 2.0f}));
 }
 
 TEST(Sgd, AddsDecayToTheGradientOnlyOfSegmentsThatAskForIt) {
@@ -153,6 +177,7 @@ TEST(UpdateRules, RefuseOptionsOutOfRangeByName) {
   EXPECT_THROW(make_adamw({.beta1 = -0.1}), UsageError);
   EXPECT_THROW(make_adamw({.epsilon = std::nan("")}), UsageError);
   EXPECT_THROW(make_adamw({.weight_decay = -1.0}), UsageError);
+  EXPECT_THROW(make_adam({.beta1 = 1.0}), UsageError);
   EXPECT_THROW(make_sgd({.momentum = -0.5}), UsageError);
   EXPECT_THROW(make_sgd({.weight_decay = INFINITY}), UsageError);
 }

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "optimizer/adamw.h"
+#include "optimizer/lion.h"
 #include "optimizer/sgd.h"
 #include "tests/optimizer/sections.h"
 
@@ -169,6 +170,9 @@ TEST_P(UpdateRuleContract, ABrokenPromiseIsAnErrorAndChangesNothing) {
 INSTANTIATE_TEST_SUITE_P(
     All, UpdateRuleContract,
     testing::Values(NamedRule{"AdamW", make_adamw({})},
+                    NamedRule{"Adam", make_adam({.weight_decay = 0.1})},
+                    NamedRule{"Lion", make_lion({.weight_decay = 0.1})},
+                    NamedRule{"DecayEverywhere", decay_everywhere(make_adamw({}))},
                     NamedRule{"SgdWithMomentum", make_sgd({.momentum = 0.9, .weight_decay = 0.1})}),
     [](const auto& p) { return p.param.name; });
 
