@@ -9,6 +9,7 @@
 
 #include "core/dtype.h"
 #include "optimizer/adamw.h"
+#include "optimizer/lion.h"
 #include "optimizer/schedule.h"
 #include "optimizer/sgd.h"
 #include "parallel/block_costs.h"
@@ -44,13 +45,15 @@ enum class Clip : std::uint8_t {
   kNone,
 };
 
-enum class OptimizerKind : std::uint8_t { kAdamW, kSgd };
+enum class OptimizerKind : std::uint8_t { kAdamW, kAdam, kLion, kSgd };
 
 struct TrainerOptions {
   StepShape shape;  ///< of every batch of step() and evaluate() on this rank
   OptimizerKind optimizer = OptimizerKind::kAdamW;
-  AdamWOptions adamw = {};
+  AdamWOptions adamw = {};  ///< of kAdamW and kAdam
+  LionOptions lion = {};
   SgdOptions sgd = {};
+  bool decay_everywhere = false;  ///< weight decay on norms and biases too
   Schedule schedule = {};
   Clip clip = Clip::kExact;
   double max_grad_norm = 1.0;  ///< 0: no clipping
@@ -63,5 +66,8 @@ struct TrainerOptions {
 
 /// @throws UsageError where options contradict each other
 void check(const TrainerOptions& options);
+
+/// The rule that the options choose. @throws UsageError if one of its own is out of range
+std::unique_ptr<UpdateRule> make_update_rule(const TrainerOptions& options);
 
 }  // namespace strata

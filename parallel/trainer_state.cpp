@@ -14,9 +14,18 @@
 namespace strata {
 namespace {
 
-std::unique_ptr<UpdateRule> make_rule(const TrainerOptions& options) {
-  return options.optimizer == OptimizerKind::kAdamW ? make_adamw(options.adamw)
-                                                    : make_sgd(options.sgd);
+std::unique_ptr<UpdateRule> make_plain_rule(const TrainerOptions& options) {
+  switch (options.optimizer) {
+    case OptimizerKind::kAdamW:
+      return make_adamw(options.adamw);
+    case OptimizerKind::kAdam:
+      return make_adam(options.adamw);
+    case OptimizerKind::kLion:
+      return make_lion(options.lion);
+    case OptimizerKind::kSgd:
+      break;
+  }
+  return make_sgd(options.sgd);
 }
 
 std::size_t aligned(std::size_t bytes) { return round_up(bytes, MemoryPool::kAlignment); }
@@ -55,6 +64,11 @@ void check(const TrainerOptions& options) {
   validate(options.schedule);
 }
 
+std::unique_ptr<UpdateRule> make_update_rule(const TrainerOptions& options) {
+  auto rule = make_plain_rule(options);
+  return options.decay_everywhere ? decay_everywhere(std::move(rule)) : std::move(rule);
+}
+
 MemoryPlanInput Trainer::State::plan_input() const {
   return {.model = model,
           .partition = partition,
@@ -88,7 +102,7 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
       replicated(wanted.placement.stage == 0 ? make_replicated_communicator(given.communicator)
                                              : nullptr),
       shards(replicated ? *replicated : given.communicator),
-      rule(make_rule(wanted)),
+      rule(make_update_rule(wanted)),
       partition(streamed, shards.size()),
       plan(streamed, wanted.placement.update),
       costs(measure_blocks(streamed, wanted.shape, wanted.placement.compute)),
