@@ -62,7 +62,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, Corpus,
                          testing::Values(Target{"safetensors", fuzz_safetensors},
                                          Target{"index", fuzz_index}, Target{"config", fuzz_config},
                                          Target{"tokenizer", fuzz_tokenizer},
-                                         Target{"shard", fuzz_shard}),
+                                         Target{"shard", fuzz_shard},
+                                         Target{"deepspeed", fuzz_deepspeed}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 }  // namespace
