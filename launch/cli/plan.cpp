@@ -14,6 +14,7 @@
 #include "launch/cli/plan_options.h"
 #include "launch/cli/print_json.h"
 #include "launch/cli/sequence_length.h"
+#include "launch/cli/train_options.h"
 #include "launch/plan_report.h"
 
 namespace strata::cli {
@@ -102,18 +103,51 @@ std::string joined(const PlacementRequest& placement) {
   return text;
 }
 
-std::string place_flags(const Placement& place) {
-  std::string text;
-  const auto add = [&text](const char* section, Place chosen) {
+/// " --flag value" for each flag that a run needs, but for those that its configuration has.
+class FlagText {
+ public:
+  explicit FlagText(const ConfigChoices& config) : config_(config) {
+    if (!config.file.empty()) text_ = " --config " + config.file.string();
+  }
+
+  template <typename Value>
+  void add(const char* flag, const Value& value) {
+    if (!config_.sets(flag)) text_ += fmt::format(" {} {}", flag, value);
+  }
+  /// Also what the configuration has: a section of its own each.
+  void add_place(const char* section, Place chosen) {
     if (chosen == Place::kAuto) return;
-    text += fmt::format(" --place {}={}", section, chosen == Place::kDram ? "dram" : "swap");
-  };
-  add("hi", place.hi);
-  add("lo", place.lo);
-  add("m", place.m);
-  add("v", place.v);
-  add("gradients", place.gradients);
-  return text;
+    text_ += fmt::format(" --place {}={}", section, chosen == Place::kDram ? "dram" : "swap");
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  const ConfigChoices& config_;
+  std::string text_;
+};
+
+void add_placement(const PlacementOptions& options, const PlacementRequest& placement,
+                   FlagText& flags) {
+  flags.add("--dram", size_flag(*placement.dram_bytes));
+  if (!placement.swap.empty()) flags.add("--swap", joined(placement));
+  if (placement.swap_bytes) flags.add("--swap-capacity", *placement.swap_bytes);
+  if (placement.compute == Dtype::kF32) flags.add("--compute", "fp32");
+  if (!placement.residency) flags.add("--residency", "none");
+  if (placement.update == UpdateTiming::kFused) {
+    flags.add("--update", "fused");
+    flags.add("--clip", "previous");
+  }
+  if (placement.activations == strata::Place::kDram) flags.add("--activations", "dram");
+  if (placement.activations == strata::Place::kSwap) flags.add("--activations", "swap");
+  flags.add_place("hi", options.place.hi);
+  flags.add_place("lo", options.place.lo);
+  flags.add_place("m", options.place.m);
+  flags.add_place("v", options.place.v);
+  flags.add_place("gradients", options.place.gradients);
+  if (placement.stage != 3) flags.add("--stage", placement.stage);
+  if (options.io_engine == IoEngineOptions::Kind::kUring) flags.add("--io-engine", "uring");
+  if (options.io_engine == IoEngineOptions::Kind::kThreads) flags.add("--io-engine", "threads");
+  if (placement.prefetch_depth >= 0) flags.add("--prefetch-depth", placement.prefetch_depth);
 }
 
 std::string command_lines(const PlanOptions& options, const PlanSubject& subject) {
@@ -122,22 +156,27 @@ std::string command_lines(const PlanOptions& options, const PlanSubject& subject
   if (!options.preset.empty()) {
     text += fmt::format("strata init --preset {} --out {}\n", model, model);
   }
+  FlagText flags(options.config);
+  flags.add("--per_device_train_batch_size", subject.shape.sequences);
+  flags.add("--gradient_accumulation_steps", subject.shape.micro_batches);
+  flags.add("--sequence_length", subject.shape.sequence_length);
+  if (options.optim != OptimizerKind::kAdamW) {
+    for (const auto& [name, kind] : optimizer_choices()) {
+      if (kind == options.optim) flags.add("--optim", name);
+    }
+  }
+  if (options.momentum > 0) flags.add("--momentum", options.momentum);
+  add_placement(options.placement, subject.placement, flags);
   if (subject.ranks > 1) text += fmt::format("mpirun -n {} ", subject.ranks);
-  text += fmt::format(
-      "strata train --model {} --data FILE --out OUT --per_device_train_batch_size {} "
-      "--gradient_accumulation_steps {} --sequence_length {} --dram {}",
-      model, subject.shape.sequences, subject.shape.micro_batches, subject.shape.sequence_length,
-      size_flag(*subject.placement.dram_bytes));
-  const PlacementRequest& placement = subject.placement;
-  if (!placement.swap.empty()) text += " --swap " + joined(placement);
-  if (placement.compute == Dtype::kF32) text += " --compute fp32";
-  if (!placement.residency) text += " --residency none";
-  if (placement.update == UpdateTiming::kFused) text += " --update fused --clip previous";
-  if (placement.activations == strata::Place::kDram) text += " --activations dram";
-  if (placement.activations == strata::Place::kSwap) text += " --activations swap";
-  text += place_flags(options.placement.place);
-  if (placement.stage != 3) text += fmt::format(" --stage {}", placement.stage);
-  return text + "\n";
+  return text +
+         fmt::format("strata train --model {} --data FILE --out OUT{}\n", model, flags.text());
+}
+
+StateSections state_of(const PlanOptions& options) {
+  TrainerOptions trainer;
+  trainer.optimizer = options.optim;
+  trainer.sgd.momentum = options.momentum;
+  return make_update_rule(trainer)->state_sections();
 }
 
 PlanSubject subject_of(const PlanOptions& options, const std::vector<SwapDrive>& drives) {
@@ -145,6 +184,7 @@ PlanSubject subject_of(const PlanOptions& options, const std::vector<SwapDrive>&
   subject.config = chosen_config(options);
   subject.name = options.preset.empty() ? options.model.string() : options.preset;
   subject.shape = chosen_shape(options, subject.config);
+  subject.state = state_of(options);
   subject.ranks = static_cast<int>(options.ranks);
   subject.ranks_per_node = options.ranks_per_node > 0
                                ? static_cast<int>(std::min(options.ranks_per_node, options.ranks))
@@ -153,8 +193,38 @@ PlanSubject subject_of(const PlanOptions& options, const std::vector<SwapDrive>&
   return subject;
 }
 
-int run_plan(const PlanOptions& options) {
+/// As settle_batch() of train. --tokens says it all by itself.
+PlanOptions settled(PlanOptions options) {
+  if (options.tokens > 0) return options;
+  BatchSizes batch{.train = options.train_batch_size,
+                   .micro = options.per_device_train_batch_size,
+                   .accumulation = options.gradient_accumulation_steps};
+  settle_batch(options.config, batch, static_cast<int>(options.ranks));
+  options.per_device_train_batch_size = batch.micro;
+  options.gradient_accumulation_steps = batch.accumulation;
+  return options;
+}
+
+nlohmann::ordered_json config_json(const ConfigChoices& config) {
+  auto settings = nlohmann::ordered_json::array();
+  for (const ConfigSetting& setting : config.settings) {
+    settings.push_back({{"key", setting.key},
+                        {"value", setting.shown},
+                        {"default", setting.by_default},
+                        {"flag", setting.flag},
+                        {"means", setting.values}});
+  }
+  return {{"file", config.file.string()},
+          {"settings", std::move(settings)},
+          {"decay_everywhere", config.extras.decay_everywhere},
+          {"ignored", config.ignored}};
+}
+
+int run_plan(const PlanOptions& given) {
+  const PlanOptions options = settled(given);
   std::vector<std::string> notes;
+  const std::string ignored = ignored_warning(options.config);
+  if (!ignored.empty()) notes.push_back(ignored);
   const std::vector<SwapDrive> drives = examine_swap(options.placement, notes);
   PlanSubject subject = subject_of(options, drives);
   open_budgets(options, subject, notes);
@@ -175,11 +245,14 @@ int run_plan(const PlanOptions& options) {
   const std::string commands = command_lines(options, subject);
   if (options.json) {
     auto json = nlohmann::ordered_json::parse(plan_json(report));
+    if (!options.config.file.empty()) json["config"] = config_json(options.config);
     json["command"] = commands;
     print_json(json);
   } else {
     const bool large = report.parameters >= kLargeModel;
-    fmt::print("{}{}\n{}", format_plan(report), large ? format_memory_wall(report) : "", commands);
+    const std::string understood = format_config(options.config);
+    fmt::print("{}{}{}{}\n{}", understood, understood.empty() ? "" : "\n", format_plan(report),
+               large ? format_memory_wall(report) : "", commands);
   }
   return 0;
 }

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/model/config.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/train_options.h"
 
 namespace strata::cli {
 namespace {
@@ -47,11 +48,17 @@ void add_plan_flags(CLI::App& app, PlanOptions& options) {
             "sequences a rank computes at once");
   add_whole(app, "--gradient_accumulation_steps", options.gradient_accumulation_steps, 1, 1 << 20,
             "micro-batches of a step");
+  add_whole(app, "--train_batch_size", options.train_batch_size, 0, kMost,
+            "sequences of a step over all ranks, checked against the other two; 0: their product");
   add_whole(app, "--sequence_length", options.sequence_length, 0, 1 << 24,
             "tokens of a sequence; 0: the smaller of 1024 and what the model allows");
+  add_choice<OptimizerKind>(app, "--optim", options.optim, optimizer_choices(),
+                            "the update rule, which decides what state there is");
+  add_real(app, "--momentum", options.momentum, 0, 1, "of SGD; 0: none is kept");
   add_switch(app, "--json", options.json, "print one JSON object");
   add_machine_flags(app, options.machine);
   add_placement_flags(app, options.placement);
+  add_config_flag(app, options.config);
 }
 
 void check(const PlanOptions& options) {
@@ -60,6 +67,12 @@ void check(const PlanOptions& options) {
                                  fmt::join(preset_names(), ", ")));
   }
   if (!options.model.empty()) check_directory("--model", options.model);
+  if (options.tokens > 0 && options.train_batch_size > 0) {
+    throw UsageError(
+        fmt::format("--tokens: {} and --train_batch_size {} both say how large a step "
+                    "is; leave one of them out",
+                    options.tokens, options.train_batch_size));
+  }
   const std::int64_t per_node = options.ranks_per_node;
   if (per_node > 0 && options.ranks % per_node != 0) {
     throw UsageError(fmt::format("--ranks-per-node: {} ranks are not a multiple of {}",

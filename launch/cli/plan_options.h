@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "launch/cli/config_flag.h"
 #include "launch/cli/placement_options.h"
 
 namespace strata::cli {
@@ -29,10 +30,14 @@ struct PlanOptions {
   std::int64_t tokens = 0;          ///< of a step over all ranks; 0: from the three below
   std::int64_t per_device_train_batch_size = 8;
   std::int64_t gradient_accumulation_steps = 1;
-  std::int64_t sequence_length = 0;  ///< 0: the smaller of 1024 and what the model allows
+  std::int64_t train_batch_size = 0;  ///< sequences of a step over all ranks; 0: the product
+  std::int64_t sequence_length = 0;   ///< 0: the smaller of 1024 and what the model allows
+  OptimizerKind optim = OptimizerKind::kAdamW;
+  double momentum = 0.0;  ///< of SGD
   bool json = false;
   MachineOptions machine;
   PlacementOptions placement;
+  ConfigChoices config;
 };
 
 /// Declares the flags; `options` must outlive the parsing.

@@ -56,12 +56,14 @@ TrainerOptions trainer_options(const TrainOptions& options, std::int64_t length,
   result.shape = {.micro_batches = static_cast<int>(options.gradient_accumulation_steps),
                   .sequences = options.per_device_train_batch_size,
                   .sequence_length = length};
-  result.optimizer =
-      options.optim == OptimizerChoice::kAdamW ? OptimizerKind::kAdamW : OptimizerKind::kSgd;
+  result.optimizer = options.optim;
   result.adamw = {.beta1 = options.adam_beta1,
                   .beta2 = options.adam_beta2,
                   .epsilon = options.adam_epsilon,
                   .weight_decay = options.weight_decay};
+  result.lion = {.beta1 = options.adam_beta1,
+                 .beta2 = options.adam_beta2,
+                 .weight_decay = options.weight_decay};
   result.sgd = {.momentum = options.momentum, .weight_decay = options.weight_decay};
   result.schedule = {.kind = options.lr_scheduler_type,
                      .learning_rate = options.learning_rate,
@@ -72,6 +74,7 @@ TrainerOptions trainer_options(const TrainOptions& options, std::int64_t length,
   result.max_grad_norm = options.max_grad_norm;
   result.placement = make_placement(options.placement, local_rank().size, drives);
   result.io = make_io_options(options.placement, drives);
+  apply_extras(options.config, result);
   return result;
 }
 
@@ -86,11 +89,10 @@ std::vector<SwapDrive> drives_of(const TrainOptions& options, Log& log) {
 void announce_plan(const TrainOptions& options, const ModelConfig& config,
                    const TrainerOptions& trainer, const std::vector<SwapDrive>& drives,
                    Runtime& runtime) {
-  const bool adamw = trainer.optimizer == OptimizerKind::kAdamW;
   const PlanSubject subject{.name = options.model.string(),
                             .config = config,
                             .shape = trainer.shape,
-                            .state = {adamw || trainer.sgd.momentum > 0, adamw},
+                            .state = make_update_rule(trainer)->state_sections(),
                             .placement = trainer.placement,
                             .ranks = runtime.communicator().size(),
                             .ranks_per_node = local_rank().size};
@@ -127,7 +129,7 @@ class TrainRun {
     measure_bigrams();
     world.barrier();
     trace_.set_origin();
-    const std::int64_t steps = trainer_options_.schedule.total_steps;
+    const std::int64_t steps = total_steps(options_, data_.dataset, world.size());
     Progress progress(runtime_.log(), "step", static_cast<std::uint64_t>(steps),
                       !options_.no_progress);
     for (std::int64_t step = 1; step <= steps; ++step) {
@@ -135,7 +137,7 @@ class TrainRun {
       if (writer) writer->write(metrics);
       swap_read_ += metrics.swap_bytes_read;
       swap_written_ += metrics.swap_bytes_written;
-      runtime_.log(step_line(metrics, steps));
+      if (step % options_.logging_steps == 0) runtime_.log(step_line(metrics, steps));
       progress.update(static_cast<std::uint64_t>(step), fmt::format("loss {:.3f}", metrics.loss));
       if (options_.eval_steps > 0 && step % options_.eval_steps == 0 && step < steps)
         evaluate(step);
@@ -235,9 +237,13 @@ int run_train(const TrainOptions& options) {
   return run_job(
       [&options](Runtime& runtime) {
         check(options);
-        check_batch(options, runtime.communicator().size());
+        TrainOptions settled = options;
+        settle_batch(settled, runtime.communicator().size());
         runtime.log(runtime.binding().description);
-        return TrainRun(runtime, options).run();
+        if (!settled.config.file.empty()) runtime.log(format_config(settled.config));
+        const std::string ignored = ignored_warning(settled.config);
+        if (!ignored.empty()) runtime.log().warn(ignored);
+        return TrainRun(runtime, settled).run();
       },
       {.bind = options.bind});
 }

@@ -31,6 +31,8 @@ void add_file_flags(CLI::App& app, TrainOptions& options) {
            "share of --data, at its end, that is held out when there is no --eval_data");
   add_whole(app, "--eval_steps", options.eval_steps, 0, kMost,
             "steps between evaluations; 0: at the end only");
+  add_whole(app, "--logging_steps", options.logging_steps, 1, kMost,
+            "steps between step lines; metrics.jsonl has every step");
 }
 
 void add_batch_flags(CLI::App& app, TrainOptions& options) {
@@ -51,19 +53,16 @@ void add_batch_flags(CLI::App& app, TrainOptions& options) {
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& options) {
   add_real(app, "--learning_rate", options.learning_rate, 0, kAnyReal, "its peak");
-  add_choice<ScheduleKind>(app, "--lr_scheduler_type", options.lr_scheduler_type,
-                           {{"constant", ScheduleKind::kConstant},
-                            {"constant_with_warmup", ScheduleKind::kConstantWithWarmup},
-                            {"linear", ScheduleKind::kLinear},
-                            {"cosine", ScheduleKind::kCosine}},
+  add_choice<ScheduleKind>(app, "--lr_scheduler_type", options.lr_scheduler_type, schedule_kinds(),
                            "how the learning rate changes over the run");
   add_whole(app, "--warmup_steps", options.warmup_steps, 0, kMost,
             "steps over which the learning rate rises from 0");
-  add_choice<OptimizerChoice>(app, "--optim", options.optim,
-                              {{"adamw", OptimizerChoice::kAdamW}, {"sgd", OptimizerChoice::kSgd}},
-                              "the update rule");
-  add_real(app, "--adam_beta1", options.adam_beta1, 0, 1, "decay of the first moment");
-  add_real(app, "--adam_beta2", options.adam_beta2, 0, 1, "decay of the second moment");
+  add_choice<OptimizerKind>(app, "--optim", options.optim, optimizer_choices(),
+                            "the update rule; weight decay is a term of the gradient in adam and "
+                            "sgd, and apart from it in adamw and lion");
+  add_real(app, "--adam_beta1", options.adam_beta1, 0, 1, "decay of the first moment; also Lion's");
+  add_real(app, "--adam_beta2", options.adam_beta2, 0, 1,
+           "decay of the second moment; of Lion's momentum, where its paper has 0.99");
   add_real(app, "--adam_epsilon", options.adam_epsilon, 0, 1,
            "added to the root of the second moment");
   add_real(app, "--momentum", options.momentum, 0, 1, "of SGD");
@@ -88,12 +87,20 @@ void add_run_flags(CLI::App& app, TrainOptions& options) {
 
 }  // namespace
 
+std::vector<std::pair<std::string, OptimizerKind>> optimizer_choices() {
+  return {{"adamw", OptimizerKind::kAdamW},
+          {"adam", OptimizerKind::kAdam},
+          {"lion", OptimizerKind::kLion},
+          {"sgd", OptimizerKind::kSgd}};
+}
+
 void add_train_flags(CLI::App& app, TrainOptions& options) {
   add_file_flags(app, options);
   add_batch_flags(app, options);
   add_optimizer_flags(app, options);
   add_run_flags(app, options);
   add_placement_flags(app, options.placement);
+  add_config_flag(app, options.config);
 }
 
 void check(const TrainOptions& options) {
@@ -105,7 +112,9 @@ void check(const TrainOptions& options) {
   if (options.max_steps < 0 && options.num_train_epochs == 0) {
     throw UsageError("--num_train_epochs: 0 epochs train nothing; use more, or --max_steps");
   }
-  if (options.max_steps > 0 && options.warmup_steps > options.max_steps) {
+  // DeepSpeed's schedules may end in their warm-up.
+  if (options.max_steps > 0 && options.warmup_steps > options.max_steps &&
+      !is_deepspeed(options.lr_scheduler_type)) {
     throw UsageError(
         fmt::format("--warmup_steps: {} is more than --max_steps {}; the learning rate would "
                     "never reach its peak",
@@ -123,15 +132,14 @@ void check(const TrainOptions& options) {
   check(options.placement);
 }
 
-void check_batch(const TrainOptions& options, int ranks) {
-  const std::int64_t product =
-      options.per_device_train_batch_size * options.gradient_accumulation_steps * ranks;
-  if (options.train_batch_size == 0 || options.train_batch_size == product) return;
-  throw UsageError(
-      fmt::format("--train_batch_size: {} is not --per_device_train_batch_size {} x "
-                  "--gradient_accumulation_steps {} x {} ranks = {}",
-                  options.train_batch_size, options.per_device_train_batch_size,
-                  options.gradient_accumulation_steps, ranks, product));
+void settle_batch(TrainOptions& options, int ranks) {
+  BatchSizes batch{.train = options.train_batch_size,
+                   .micro = options.per_device_train_batch_size,
+                   .accumulation = options.gradient_accumulation_steps};
+  settle_batch(options.config, batch, ranks);
+  options.train_batch_size = batch.train;
+  options.per_device_train_batch_size = batch.micro;
+  options.gradient_accumulation_steps = batch.accumulation;
 }
 
 }  // namespace strata::cli

@@ -2,8 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "launch/cli/config_flag.h"
 #include "launch/cli/data_options.h"
 #include "launch/cli/placement_options.h"
 #include "launch/core_binding.h"
@@ -11,7 +14,6 @@
 
 namespace strata::cli {
 
-enum class OptimizerChoice : std::uint8_t { kAdamW, kSgd };
 enum class ClipChoice : std::uint8_t { kExact, kPrevious, kNone };
 
 /// What `strata train` was asked for. Names and defaults are those of the Hugging Face Trainer.
@@ -32,8 +34,8 @@ struct TrainOptions {
   double learning_rate = 5e-5;
   ScheduleKind lr_scheduler_type = ScheduleKind::kLinear;
   std::int64_t warmup_steps = 0;
-  OptimizerChoice optim = OptimizerChoice::kAdamW;
-  double adam_beta1 = 0.9;
+  OptimizerKind optim = OptimizerKind::kAdamW;
+  double adam_beta1 = 0.9;  ///< of Adam, AdamW and Lion
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
   double momentum = 0.0;  ///< SGD
@@ -43,15 +45,20 @@ struct TrainOptions {
 
   std::vector<std::filesystem::path> eval_data;  ///< empty: the last eval_fraction of the data
   double eval_fraction = 0.05;
-  std::int64_t eval_steps = 0;  ///< 0: at the end only
+  std::int64_t eval_steps = 0;     ///< 0: at the end only
+  std::int64_t logging_steps = 1;  ///< between step lines; metrics.jsonl has every step
 
   bool trace = false;
   bool no_progress = false;
   BindMode bind = BindMode::kAuto;
   PlacementOptions placement;
+  ConfigChoices config;
 
   bool clips() const noexcept { return clip != ClipChoice::kNone && max_grad_norm > 0; }
 };
+
+/// The rules by their names as flags.
+std::vector<std::pair<std::string, OptimizerKind>> optimizer_choices();
 
 /// Declares the flags; `options` must outlive the parsing.
 void add_train_flags(CLI::App& app, TrainOptions& options);
@@ -61,8 +68,9 @@ void add_train_flags(CLI::App& app, TrainOptions& options);
 /// UsageError
 void check(const TrainOptions& options);
 
-/// per_device_train_batch_size x gradient_accumulation_steps x ranks is what --train_batch_size
-/// says, if it says anything. @throws UsageError with the product
-void check_batch(const TrainOptions& options, int ranks);
+/// Makes per_device_train_batch_size x gradient_accumulation_steps x ranks what --train_batch_size
+/// says, if it says anything: derives what a configuration left open, as DeepSpeed.
+/// @throws UsageError with the product if it is another
+void settle_batch(TrainOptions& options, int ranks);
 
 }  // namespace strata::cli

@@ -143,7 +143,7 @@ TEST(TrainOptions, ReadsEveryFlag) {
   EXPECT_EQ(options.eval_steps, 50);
   EXPECT_TRUE(options.overwrite && options.trace && options.no_progress);
   EXPECT_EQ(options.clip, ClipChoice::kPrevious);
-  EXPECT_EQ(options.optim, OptimizerChoice::kSgd);
+  EXPECT_EQ(options.optim, OptimizerKind::kSgd);
   EXPECT_EQ(options.momentum, 0.9);
   EXPECT_EQ(options.bind, BindMode::kKeep);
   EXPECT_EQ(options.train_batch_size, 16);
@@ -167,6 +167,7 @@ TEST(TrainOptions, RefusesValuesThatAreNoneAndSaysWhatWouldBe) {
   EXPECT_REFUSED(train({"--learning_rate", "-1"}), "at least 0");
   EXPECT_REFUSED(train({"--compute", "fp16"}), "--compute: \"fp16\" is not one of bf16, fp32");
   EXPECT_REFUSED(train({"--lr_scheduler_type", "cosin"}), "did you mean cosine?");
+  EXPECT_REFUSED(train({"--optim", "adagrad"}), "is not one of adamw, adam, lion, sgd");
   EXPECT_REFUSED(train({"--stage", "4"}), "--stage: \"4\" is not a whole number from 0 to 3");
   EXPECT_REFUSED(train({"--dram", "much"}), "--dram: \"much\" is not a size");
   EXPECT_REFUSED(train({"--place", "gradient=swap"}), "did you mean gradients?");
@@ -243,10 +244,15 @@ TEST(TrainOptions, MultipliesBatchSizesLikeDeepSpeed) {
   TrainOptions options;
   options.per_device_train_batch_size = 2;
   options.gradient_accumulation_steps = 4;
-  EXPECT_NO_THROW(check_batch(options, 3));
+  TrainOptions settled = options;
+  EXPECT_NO_THROW(settle_batch(settled, 3));
+  EXPECT_EQ(settled.train_batch_size, 24);
+  EXPECT_NO_THROW(settle_batch(settled, 3));
+  EXPECT_REFUSED(settle_batch(settled, 2), "2 x --gradient_accumulation_steps 4 x 2 ranks = 16");
   options.train_batch_size = 24;
-  EXPECT_NO_THROW(check_batch(options, 3));
-  EXPECT_REFUSED(check_batch(options, 2), "2 x --gradient_accumulation_steps 4 x 2 ranks = 16");
+  options.config.derive_micro_batch = true;
+  settle_batch(options, 2);
+  EXPECT_EQ(options.per_device_train_batch_size, 3);
 }
 
 TEST(PlanOptions, TakesAPresetOrAModelAndAMachine) {

@@ -85,6 +85,55 @@ TEST_F(MeasuringProgram, CutsTokensIntoMicroBatches) {
   expect_refused({"plan", "--preset", "llama-26m", "--tokens", "1000"}, "--tokens: 1000");
 }
 
+TEST_F(MeasuringProgram, PrintsEveryFlagThatMatters) {
+  const std::vector<std::string> flags{"--swap-capacity",  "8589934592", "--io-engine", "threads",
+                                       "--prefetch-depth", "2",          "--optim",     "lion",
+                                       "--residency",      "none",       "--stage",     "2"};
+  std::vector<std::string> arguments{"plan", "--preset", "gpt-162m", "--swap", directory_.path()};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  const auto text = strata(arguments);
+  EXPECT_EQ(text.exit_code, 0) << text.errors;
+  for (std::size_t i = 0; i < flags.size(); i += 2) {
+    EXPECT_NE(text.output.find(" " + flags[i] + " " + flags[i + 1]), std::string::npos)
+        << flags[i] << "\n"
+        << text.output;
+  }
+  EXPECT_EQ(text.output.find("Adam v"), std::string::npos) << "Lion has none";
+}
+
+TEST_F(MeasuringProgram, ShowsHowADeepSpeedConfigurationWasUnderstood) {
+  const std::string file = directory_ / "ds.json";
+  std::ofstream(file) << R"({"train_batch_size": 16, "gradient_accumulation_steps": 2,
+      "bf16": {"enabled": true}, "optimizer": {"type": "Lion", "params": {"lr": "auto"}},
+      "zero_optimization": {"stage": 3, "overlap_comm": true,
+        "offload_optimizer": {"device": "nvme", "nvme_path": ")"
+                      << directory_.path() << R"("}},
+      "strata": {"dram": "1500MB", "max_steps": 7}})";
+  const std::vector<std::string> arguments{"plan", "--preset", "gpt-162m", "--ranks",
+                                           "2",    "--config", file};
+  const auto text = strata(arguments);
+  EXPECT_EQ(text.exit_code, 0) << text.errors;
+  for (const char* words :
+       {"ds.json as understood", "zero_optimization.offload_optimizer.device", "--place lo=swap",
+        "without effect here: zero_optimization.overlap_comm", "2 micro-batches x 4 sequences",
+        "--max_steps 7", "every parameter"}) {
+    EXPECT_NE(text.output.find(words), std::string::npos) << words << "\n" << text.output;
+  }
+  EXPECT_EQ(text.output.find("Adam v"), std::string::npos) << text.output;
+  std::vector<std::string> with_json = arguments;
+  with_json.emplace_back("--json");
+  const auto json = json_of(with_json);
+  EXPECT_EQ(json["config"]["settings"][0]["key"], "strata.dram");
+  EXPECT_EQ(json["config"]["ignored"][0], "zero_optimization.overlap_comm");
+  const std::string command = json["command"];
+  EXPECT_NE(command.find("--config " + file), std::string::npos) << command;
+  EXPECT_EQ(command.find("--dram"), std::string::npos) << "the file has it: " << command;
+  expect_refused({"plan", "--preset", "gpt-162m", "--config", file, "--dram", "1GiB"},
+                 "strata.dram: \"1500MB\" contradicts --dram 1GiB");
+  std::ofstream(file) << R"({"zero_optimisation": {}})";
+  expect_refused(arguments, "did you mean zero_optimization?");
+}
+
 TEST_F(MeasuringProgram, RefusesBudgetsThatDoNotWork) {
   expect_refused({"plan"}, "--preset");
   expect_refused({"plan", "--preset", "gpt-406m", "--dram", "64MiB"}, "use --dram");

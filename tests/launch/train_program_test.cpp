@@ -98,6 +98,61 @@ class TrainProgram : public testing::Test {
   test::TemporaryDirectory directory_;
 };
 
+TEST_F(TrainProgram, TrainsAsADeepSpeedConfigurationSays) {
+  write_file(directory_ / "ds.json", R"({
+    "train_batch_size": 4, "steps_per_print": 2, "bf16": {"enabled": "auto"},
+    "optimizer": {"type": "Lion", "params": {"lr": "auto", "betas": [0.9, 0.99],
+                                             "weight_decay": 0.1}},
+    "scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": "auto", "warmup_num_steps": 4}},
+    "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto",
+      "offload_param": {"device": "nvme", "nvme_path": ")" +
+                                         path("swap") + R"("},
+      "offload_optimizer": {"device": "nvme", "nvme_path": ")" +
+                                         path("swap") + R"("}},
+    "aio": {"block_size": 65536, "queue_depth": 4},
+    "strata": {"max_steps": 6}})");
+  Words command = {STRATA_PROGRAM,
+                   "train",
+                   "--model",
+                   path("model"),
+                   "--data",
+                   path("text.txt"),
+                   "--out",
+                   path("out"),
+                   "--config",
+                   path("ds.json"),
+                   "--learning_rate",
+                   "1e-2",
+                   "--dram",
+                   "256MiB",
+                   "--sequence_length",
+                   "32",
+                   "--compute",
+                   "fp32"};
+  const ProgramResult result = test::run_program(on_ranks(2, command));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_NE(result.output.find("ds.json as understood"), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("1 micro-batch x 2 sequences"), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("step 4/6 loss"), std::string::npos) << result.output;
+  EXPECT_EQ(result.output.find("step 3/6 loss"), std::string::npos) << result.output;
+  EXPECT_NE(result.errors.find("warning: " + path("ds.json") +
+                               ": without effect here: zero_optimization.reduce_bucket_size"),
+            std::string::npos)
+      << result.errors;
+  const auto lines = metrics();
+  ASSERT_EQ(lines.size(), 6u);
+  EXPECT_EQ(lines[1]["learning_rate"], 0.0);
+  EXPECT_NEAR(lines[2]["learning_rate"].get<double>(), 1e-2 * std::log(2) / std::log(4), 1e-8);
+  EXPECT_NEAR(lines[5]["learning_rate"].get<double>(), 1e-2, 1e-8);
+  EXPECT_GT(lines[5]["swap_bytes_written"], 0);
+  EXPECT_LT(lines[5]["loss"], lines[0]["loss"]);
+  command.insert(command.end(), {"--overwrite", "--max_steps", "5"});
+  const ProgramResult other = test::run_program(command);
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_NE(other.errors.find("strata.max_steps: 6 contradicts --max_steps 5"), std::string::npos)
+      << other.errors;
+}
+
 TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
   const ProgramResult result =
       test::run_program(train({"--swap", path("swap"), "--residency", "none", "--learning-rate",
