@@ -2,9 +2,12 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace strata {
 
@@ -34,8 +37,17 @@ struct StepMetrics {
   bool skipped = false;                      ///< the update was not applied: non-finite gradients
 };
 
+/// The loss on held-out tokens after a step, a row of metrics.jsonl of its own: "step", "eval_loss"
+/// and "eval_tokens", as in Hugging Face's log_history.
+struct EvaluationMetrics {
+  std::int64_t step = 0;    ///< the last step before it
+  double loss = 0;          ///< mean over the counted labels, nats per token
+  std::int64_t tokens = 0;  ///< of the held-out text, over all ranks
+};
+
 /// One JSON object without a line break. Numbers that are not finite become null.
 std::string to_json_line(const StepMetrics& metrics);
+std::string to_json_line(const EvaluationMetrics& metrics);
 
 /// metrics.jsonl: one object per line, on its way to the kernel when write() returns.
 class MetricsWriter {
@@ -47,13 +59,34 @@ class MetricsWriter {
 
   /// @throws IoError when the line could not be written
   void write(const StepMetrics& metrics);
+  void write(const EvaluationMetrics& metrics);
 
  private:
   struct Close {
     void operator()(std::FILE* file) const noexcept { std::fclose(file); }
   };
+  void append(const std::string& line);
+
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;
 };
+
+/// What a metrics.jsonl tells, in the order of its steps.
+struct MetricsHistory {
+  std::vector<StepMetrics> steps;
+  std::vector<EvaluationMetrics> evaluations;
+};
+
+/// Reads rows as MetricsWriter writes them, from strangers too. null is NaN, unknown keys are
+/// ignored, keys other than "step" and "loss" or "eval_loss" may be missing. Where steps begin
+/// again, the rows of the earlier attempt at them are dropped. A last line that a crash cut short
+/// is left out.
+/// @param path for messages
+/// @param warnings gets one line for a last line that was left out
+/// @throws FormatError with path and line
+MetricsHistory parse_metrics(std::string_view text, const std::string& path,
+                             std::vector<std::string>& warnings);
+/// The same of a file of at most 1 GiB. @throws IoError too
+MetricsHistory read_metrics(const std::filesystem::path& file, std::vector<std::string>& warnings);
 
 }  // namespace strata

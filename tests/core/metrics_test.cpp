@@ -60,25 +60,30 @@ TEST(Metrics, WritesNullForWhatIsUnknownOrNotANumber) {
   EXPECT_TRUE(line["energy_joules"].is_null());
 }
 
+TEST(Metrics, NamesAnEvaluationAsHuggingFaceDoes) {
+  EXPECT_EQ(to_json_line(EvaluationMetrics{.step = 4, .loss = 2.5, .tokens = 100}),
+            R"({"step":4,"eval_loss":2.5,"eval_tokens":100})");
+}
+
 TEST(MetricsWriter, AppendsALineThatCanBeReadAtOnce) {
   const test::TemporaryDirectory directory;
   const std::string path = (directory / "metrics.jsonl").string();
   test::write_file(path, "old\n");
   {
     MetricsWriter writer(path);
-    writer.write({.bound_by = "write"});
-    EXPECT_EQ(test::read_file(path), to_json_line({.bound_by = "write"}) + "\n");
+    writer.write(StepMetrics{.bound_by = "write"});
+    EXPECT_EQ(test::read_file(path), to_json_line(StepMetrics{.bound_by = "write"}) + "\n");
   }
-  MetricsWriter(path, MetricsWriter::Mode::kAppend).write({.step = 2, .loss = 1});
-  EXPECT_EQ(test::read_file(path), to_json_line({.bound_by = "write"}) + "\n" +
-                                       to_json_line({.step = 2, .loss = 1}) + "\n");
+  MetricsWriter(path, MetricsWriter::Mode::kAppend).write(StepMetrics{.step = 2, .loss = 1});
+  EXPECT_EQ(test::read_file(path), to_json_line(StepMetrics{.bound_by = "write"}) + "\n" +
+                                       to_json_line(StepMetrics{.step = 2, .loss = 1}) + "\n");
 }
 
 TEST(MetricsWriter, NamesTheFileItCannotWrite) {
   const test::TemporaryDirectory directory;
   EXPECT_THROW(MetricsWriter((directory / "missing/metrics.jsonl").string()), IoError);
   MetricsWriter full("/dev/full");
-  EXPECT_THROW(full.write({}), IoError);
+  EXPECT_THROW(full.write(StepMetrics{}), IoError);
 }
 
 }  // namespace
