@@ -63,7 +63,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, Corpus,
                                          Target{"index", fuzz_index}, Target{"config", fuzz_config},
                                          Target{"tokenizer", fuzz_tokenizer},
                                          Target{"shard", fuzz_shard},
-                                         Target{"deepspeed", fuzz_deepspeed}),
+                                         Target{"deepspeed", fuzz_deepspeed},
+                                         Target{"metrics", fuzz_metrics}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 }  // namespace

@@ -14,5 +14,6 @@ void fuzz_config(std::string_view input);       ///< a config.json
 void fuzz_tokenizer(std::string_view input);    ///< a tokenizer.json
 void fuzz_shard(std::string_view input);        ///< a token shard of llm.c
 void fuzz_deepspeed(std::string_view input);    ///< a configuration of DeepSpeed
+void fuzz_metrics(std::string_view input);      ///< a metrics.jsonl
 
 }  // namespace strata::test
