@@ -82,6 +82,7 @@ void add_commands(CLI::App& app, Action& chosen) {
   add_doctor(app, chosen);
   add_inspect(app, chosen);
   add_plan(app, chosen);
+  add_plot(app, chosen);
   add_tokenize(app, chosen);
   add_clean(app, chosen);
   add_bench(app, chosen);
