@@ -7,6 +7,7 @@
 #include "core/model/config.h"
 #include "core/model/graph.h"
 #include "core/model/transformer.h"
+#include "core/text/chat_template.h"
 #include "core/text/dataset.h"
 #include "core/text/open_data.h"
 #include "core/text/tokenizer.h"

@@ -74,7 +74,6 @@ TrainerOptions trainer_options(const TrainOptions& options, std::int64_t length,
   result.max_grad_norm = options.max_grad_norm;
   result.placement = make_placement(options.placement, local_rank().size, drives);
   result.io = make_io_options(options.placement, drives);
-  apply_extras(options.config, result);
   return result;
 }
 
@@ -115,7 +114,8 @@ class TrainRun {
         trainer_options_(announced(
             trainer_options(options, sequence_length(options, source_.config()), drives_))),
         data_(load_data(options, source_, runtime.log())),
-        trainer_(runtime.context(), source_.model(), scheduled(), source_.source(), &trace_) {}
+        trainer_(runtime.context(), source_.model(), scheduled(), source_.source(), &trace_),
+        saver_(runtime, trainer_, source_, options.out, options.save) {}
 
   int run() {
     Communicator& world = runtime_.communicator();
@@ -129,18 +129,18 @@ class TrainRun {
     measure_bigrams();
     world.barrier();
     trace_.set_origin();
-    const std::int64_t steps = total_steps(options_, data_.dataset, world.size());
-    Progress progress(runtime_.log(), "step", static_cast<std::uint64_t>(steps),
+    Progress progress(runtime_.log(), "step", static_cast<std::uint64_t>(steps_),
                       !options_.no_progress);
-    for (std::int64_t step = 1; step <= steps; ++step) {
+    for (std::int64_t step = 1; step <= steps_; ++step) {
       const StepMetrics metrics = collector.collect(trainer_.step(data_.training->next(shape())));
       if (writer) writer->write(metrics);
       swap_read_ += metrics.swap_bytes_read;
       swap_written_ += metrics.swap_bytes_written;
-      if (step % options_.logging_steps == 0) runtime_.log(step_line(metrics, steps));
+      if (step % options_.logging_steps == 0) runtime_.log(step_line(metrics, steps_));
       progress.update(static_cast<std::uint64_t>(step), fmt::format("loss {:.3f}", metrics.loss));
-      if (options_.eval_steps > 0 && step % options_.eval_steps == 0 && step < steps)
+      if (options_.eval_steps > 0 && step % options_.eval_steps == 0 && step < steps_)
         evaluate(step);
+      saver_.after_step(step);
       if (world.max(runtime_.stop_requested() ? 1.0 : 0.0) > 0) {
         runtime_.log(fmt::format("stopped after step {} on request; saving", step));
         break;
@@ -149,7 +149,7 @@ class TrainRun {
     evaluate(trainer_.steps_done());
     report_swap();
     write_trace_file();
-    save();
+    saver_.finish(trainer_.steps_done());
     return 0;
   }
 
@@ -162,9 +162,11 @@ class TrainRun {
     announce_plan(options_, source_.config(), trainer, drives_, runtime_);
     return trainer;
   }
+  /// The options once the data has said how many steps there are.
   const TrainerOptions& scheduled() {
-    trainer_options_.schedule.total_steps =
-        total_steps(options_, *data_.training, runtime_.communicator().size());
+    steps_ = total_steps(options_, *data_.training, runtime_.communicator().size());
+    trainer_options_.schedule.total_steps = steps_;
+    apply_extras(options_.config, trainer_options_);
     return trainer_options_;
   }
   BatchShape shape() const {
@@ -189,6 +191,7 @@ class TrainRun {
     if (report.labels == 0) return;
     runtime_.log(fmt::format("step {}: loss {:.4f} on {:.0f} held-out tokens{}", step,
                              report.loss(), report.labels, bigrams_));
+    saver_.after_evaluation(step, report.loss());
   }
   /// What the run cost the drives.
   void report_swap() {
@@ -213,12 +216,6 @@ class TrainRun {
       write_trace((options_.out / "trace.json").string(), ranks);
     }
   }
-  void save() {
-    // The directory was empty when the run began, or is to be overwritten; the metrics are in it
-    // now.
-    save_pretrained(runtime_.context(), trainer_, source_, options_.out, {.overwrite = true});
-    runtime_.log(fmt::format("saved the model to {}", options_.out.string()));
-  }
 
   Runtime& runtime_;
   const TrainOptions& options_;
@@ -227,7 +224,9 @@ class TrainRun {
   std::vector<SwapDrive> drives_;
   TrainerOptions trainer_options_;
   TrainingData data_;
+  std::int64_t steps_ = 0;
   Trainer trainer_;
+  ModelSaver saver_;
   std::uint64_t swap_read_ = 0;  // bytes of all ranks
   std::uint64_t swap_written_ = 0;
   std::string bigrams_;  // what to compare the loss with

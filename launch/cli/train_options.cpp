@@ -77,7 +77,17 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& options) {
                          "by this step's norm, by the previous step's, or not at all");
 }
 
+void add_save_flags(CLI::App& app, SaveFlags& flags) {
+  add_whole(app, "--save_steps", flags.save_steps, 0, kMost,
+            "steps between models saved in checkpoint-STEP below --out; 0: at the end only");
+  add_whole(app, "--save_total_limit", flags.save_total_limit, 0, kMost,
+            "saved models that are kept, the newest and the best; 0: all");
+  add_switch(app, "--load_best_model_at_end", flags.load_best_model_at_end,
+             "the model in --out is the one with the lowest loss of all evaluations");
+}
+
 void add_run_flags(CLI::App& app, TrainOptions& options) {
+  add_save_flags(app, options.save);
   add_switch(app, "--trace", options.trace, "write trace.json for Perfetto: who did what when");
   add_switch(app, "--no_progress", options.no_progress, "no progress bar");
   add_choice<BindMode>(app, "--bind", options.bind,
@@ -113,6 +123,10 @@ void check(const TrainOptions& options) {
     throw UsageError("--num_train_epochs: 0 epochs train nothing; use more, or --max_steps");
   }
   // DeepSpeed's schedules may end in their warm-up.
+  if (options.save.load_best_model_at_end && options.eval_steps == 0) {
+    throw UsageError(
+        "--load_best_model_at_end compares evaluations; say how often with --eval_steps");
+  }
   if (options.max_steps > 0 && options.warmup_steps > options.max_steps &&
       !is_deepspeed(options.lr_scheduler_type)) {
     throw UsageError(

@@ -8,6 +8,7 @@
 
 #include "launch/cli/config_flag.h"
 #include "launch/cli/data_options.h"
+#include "launch/cli/model_saver.h"
 #include "launch/cli/placement_options.h"
 #include "launch/core_binding.h"
 #include "optimizer/schedule.h"
@@ -47,6 +48,8 @@ struct TrainOptions {
   double eval_fraction = 0.05;
   std::int64_t eval_steps = 0;     ///< 0: at the end only
   std::int64_t logging_steps = 1;  ///< between step lines; metrics.jsonl has every step
+
+  SaveFlags save;
 
   bool trace = false;
   bool no_progress = false;

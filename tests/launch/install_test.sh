@@ -45,6 +45,15 @@ awk -v first="$first" -v last="$last" 'BEGIN { exit !(last > 0 && last < first -
 "$work/prefix/bin/strata" inspect "$work/trained" > /dev/null || fail "the saved model is not one"
 [[ -f $work/trained/tokenizer.json ]] || fail "the saved model has no tokenizer"
 
+for i in $(seq 200); do
+  echo "{\"prompt\": \"Number $i is\", \"completion\": \" a number\"}"
+done > "$work/rows.jsonl"
+"$mpiexec" -n 2 "$work/build/finetune" "$work/trained" "$work/rows.jsonl" "$work/tuned" "$work/swap" |
+  tee "$work/finetune.log"
+awk '/^held-out loss/ { losses[++n] = $3 } END { exit !(n == 3 && losses[3] < losses[1]) }' \
+  "$work/finetune.log" || fail "finetune did not learn"
+[[ -f $work/tuned/model.safetensors ]] || fail "finetune saved no model"
+
 if run_pretrain --out="$work/trained" "$source/LICENSE" > /dev/null 2> "$work/refused.log"; then
   fail "pretrain wrote over a model"
 fi

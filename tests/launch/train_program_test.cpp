@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <regex>
 
 #include <nlohmann/json.hpp>
 
@@ -208,6 +209,48 @@ TEST_F(TrainProgram, FineTunesOnRowsAndKeepsTheirTokens) {
     EXPECT_NE(entry["made_of"].get<std::string>().find("rows.jsonl"), std::string::npos);
   }
   EXPECT_TRUE(nlohmann::json::parse(test::run_program(clean).output).empty());
+}
+
+TEST_F(TrainProgram, SavesOnTheWayAndKeepsAsManyAsAsked) {
+  const ProgramResult result =
+      test::run_program(train({"--save_steps", "2", "--save_total_limit", "2", "--max_steps", "7",
+                               "--swap", path("swap"), "--residency", "none"}));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  std::vector<std::string> found;
+  for (const auto& entry : fs::directory_iterator(path("out"))) {
+    if (entry.is_directory()) found.push_back(entry.path().filename());
+  }
+  std::ranges::sort(found);
+  EXPECT_EQ(found, (Words{"checkpoint-4", "checkpoint-6"}));
+  const ProgramResult inspected =
+      test::run_program({STRATA_PROGRAM, "inspect", path("out/checkpoint-4")});
+  EXPECT_EQ(inspected.exit_code, 0) << inspected.errors;
+  EXPECT_TRUE(fs::exists(path("out/checkpoint-4/tokenizer.json")));
+  EXPECT_NE(read_file(directory_ / "out/checkpoint-4/model.safetensors"),
+            read_file(directory_ / "out/checkpoint-6/model.safetensors"));
+}
+
+TEST_F(TrainProgram, EndsWithTheBestModelWhenAsked) {
+  // A learning rate that destroys what the first steps learned.
+  const ProgramResult result = test::run_program(
+      train({"--eval_steps", "1", "--load_best_model_at_end", "--max_steps", "6", "--learning_rate",
+             "3", "--lr_scheduler_type", "linear", "--warmup_steps", "6"}));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const std::regex line("step (\\d+): loss ([0-9.]+)");
+  std::pair<double, std::string> best{1e9, ""};
+  for (std::sregex_iterator i(result.output.begin(), result.output.end(), line), end; i != end;
+       ++i) {
+    best = std::min(best, {std::stod((*i)[2]), (*i)[1]});
+  }
+  ASSERT_NE(best.second, "6") << result.output;
+  EXPECT_NE(result.output.find("saved the best model, of step " + best.second), std::string::npos)
+      << result.output;
+  EXPECT_EQ(read_file(directory_ / "out/model.safetensors"),
+            read_file(directory_ / "out" / ("checkpoint-" + best.second) / "model.safetensors"));
+  const auto checkpoints = std::ranges::count_if(fs::directory_iterator(path("out")),
+                                                 [](const auto& e) { return e.is_directory(); });
+  EXPECT_EQ(checkpoints, 1);
+  expect_refused(train({"--load_best_model_at_end", "--out", path("other")}), {"--eval_steps"});
 }
 
 TEST_F(TrainProgram, RefusesRowsThatAreNotWhatTheFirstOneIs) {
