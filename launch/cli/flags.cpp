@@ -156,6 +156,19 @@ CLI::Option* add_io_engine(CLI::App& app, IoEngineOptions::Kind& target, const s
       {{"auto", Kind::kAuto}, {"uring", Kind::kUring}, {"threads", Kind::kThreads}}, help);
 }
 
+std::vector<std::pair<std::string, std::string>> settings_of(const CLI::App& command) {
+  std::vector<std::pair<std::string, std::string>> settings;
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->get_lnames().empty() || option == command.get_help_ptr()) continue;
+    const bool is_switch = option->get_expected_max() == 0;
+    const std::string initial = is_switch ? "false" : option->get_default_str();
+    settings.emplace_back(
+        "--" + option->get_lnames().front(),
+        option->count() > 0 ? fmt::format("{}", fmt::join(option->results(), " ")) : initial);
+  }
+  return settings;
+}
+
 void check_directory(const std::string& flag, const fs::path& path) {
   std::error_code error;
   const auto status = fs::status(path, error);

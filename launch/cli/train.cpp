@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -14,10 +15,13 @@
 #include "core/text/open_data.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
+#include "launch/cli/flags.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/sequence_length.h"
 #include "launch/cli/train_options.h"
 #include "launch/plan_report.h"
+#include "launch/plot/report.h"
+#include "launch/run_record.h"
 #include "launch/training.h"
 
 namespace strata::cli {
@@ -84,10 +88,10 @@ std::vector<SwapDrive> drives_of(const TrainOptions& options, Log& log) {
   return drives;
 }
 
-/// Prints the plan, and refuses one that the drives have no room for.
-void announce_plan(const TrainOptions& options, const ModelConfig& config,
-                   const TrainerOptions& trainer, const std::vector<SwapDrive>& drives,
-                   Runtime& runtime) {
+/// Prints the plan, and refuses one that the drives have no room for. Returns what run.json keeps.
+plot::RunDescription announce_plan(const TrainOptions& options, const ModelConfig& config,
+                                   const TrainerOptions& trainer,
+                                   const std::vector<SwapDrive>& drives, Runtime& runtime) {
   const PlanSubject subject{.name = options.model.string(),
                             .config = config,
                             .shape = trainer.shape,
@@ -99,7 +103,18 @@ void announce_plan(const TrainOptions& options, const ModelConfig& config,
   const PlanReport report = make_plan_report(subject, measured_rates(drives, warnings));
   check_swap_room(report.memory, trainer.placement, local_rank().size, drives);
   for (const std::string& warning : warnings) runtime.log().warn(warning);
-  runtime.log(format_plan(report));
+  plot::RunDescription description{.plan = format_plan(report),
+                                   .planned_step_seconds = report.seconds.total(),
+                                   .planned_bound = name(report.seconds.bound()),
+                                   .settings = options.settings,
+                                   .drives = {}};
+  runtime.log(description.plan);
+  std::set<std::string> devices = {""};  // of network and layered filesystems
+  for (const SwapDrive& drive : drives) {
+    if (!drive.facts || !devices.insert(drive.facts->block_device).second) continue;
+    description.drives.push_back({drive.facts->block_device, drive.facts->wear});
+  }
+  return description;
 }
 
 /// Everything of a run between its first and its last step.
@@ -121,8 +136,7 @@ class TrainRun {
     Communicator& world = runtime_.communicator();
     const bool first = world.rank() == 0;
     if (first) fs::create_directories(options_.out);
-    std::unique_ptr<MetricsWriter> writer;
-    if (first) writer = std::make_unique<MetricsWriter>((options_.out / "metrics.jsonl").string());
+    if (first) record_.emplace(options_.out, options_.tensorboard, description_);
     StepMetricsCollector collector(
         world, trainer_.useful_operations_per_step(),
         measure_product_rate(runtime_.device(), trainer_options_.placement.compute));
@@ -133,7 +147,7 @@ class TrainRun {
                       !options_.no_progress);
     for (std::int64_t step = 1; step <= steps_; ++step) {
       const StepMetrics metrics = collector.collect(trainer_.step(data_.training->next(shape())));
-      if (writer) writer->write(metrics);
+      if (record_) record_->write(metrics);
       swap_read_ += metrics.swap_bytes_read;
       swap_written_ += metrics.swap_bytes_written;
       if (step % options_.logging_steps == 0) runtime_.log(step_line(metrics, steps_));
@@ -150,6 +164,7 @@ class TrainRun {
     report_swap();
     write_trace_file();
     saver_.finish(trainer_.steps_done());
+    if (first && options_.report) write_report();
     return 0;
   }
 
@@ -159,7 +174,7 @@ class TrainRun {
     return source;
   }
   TrainerOptions announced(TrainerOptions trainer) {
-    announce_plan(options_, source_.config(), trainer, drives_, runtime_);
+    description_ = announce_plan(options_, source_.config(), trainer, drives_, runtime_);
     return trainer;
   }
   /// The options once the data has said how many steps there are.
@@ -189,6 +204,11 @@ class TrainRun {
     const EvaluationReport report =
         evaluate_all(trainer_, EvaluationPasses(*data_.evaluation, data_.options, shape()));
     if (report.labels == 0) return;
+    if (record_) {
+      record_->write(EvaluationMetrics{.step = step,
+                                       .loss = report.loss(),
+                                       .tokens = static_cast<std::int64_t>(report.labels)});
+    }
     runtime_.log(fmt::format("step {}: loss {:.4f} on {:.0f} held-out tokens{}", step,
                              report.loss(), report.labels, bigrams_));
     saver_.after_evaluation(step, report.loss());
@@ -216,18 +236,27 @@ class TrainRun {
       write_trace((options_.out / "trace.json").string(), ranks);
     }
   }
+  void write_report() {
+    const fs::path file = options_.out / "report.html";
+    std::vector<std::string> warnings;
+    plot::write_report(options_.out, file, warnings);
+    for (const std::string& warning : warnings) runtime_.log().warn(warning);
+    runtime_.log(fmt::format("wrote {}", file.string()));
+  }
 
   Runtime& runtime_;
   const TrainOptions& options_;
   PretrainedModel source_;
   Trace trace_;
   std::vector<SwapDrive> drives_;
+  plot::RunDescription description_;
   TrainerOptions trainer_options_;
   TrainingData data_;
   std::int64_t steps_ = 0;
   Trainer trainer_;
   ModelSaver saver_;
-  std::uint64_t swap_read_ = 0;  // bytes of all ranks
+  std::optional<RunRecord> record_;  // of rank 0
+  std::uint64_t swap_read_ = 0;      // bytes of all ranks
   std::uint64_t swap_written_ = 0;
   std::string bigrams_;  // what to compare the loss with
 };
@@ -253,7 +282,10 @@ void add_train(CLI::App& app, Action& chosen) {
   const auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "Train a model through its swap tier");
   add_train_flags(*command, *options);
-  command->callback([options, &chosen] { chosen = [options] { return run_train(*options); }; });
+  command->callback([options, command, &chosen] {
+    options->settings = settings_of(*command);
+    chosen = [options] { return run_train(*options); };
+  });
 }
 
 }  // namespace strata::cli

@@ -88,6 +88,11 @@ void add_save_flags(CLI::App& app, SaveFlags& flags) {
 
 void add_run_flags(CLI::App& app, TrainOptions& options) {
   add_save_flags(app, options.save);
+  add_choice<bool>(app, "--report_to", options.tensorboard,
+                   {{"tensorboard", true}, {"none", false}},
+                   "where curves go beside metrics.jsonl: TensorBoard events in --out, or nowhere");
+  add_switch(app, "--report", options.report,
+             "write report.html at the end: plan, plots, and what bound the run");
   add_switch(app, "--trace", options.trace, "write trace.json for Perfetto: who did what when");
   add_switch(app, "--no_progress", options.no_progress, "no progress bar");
   add_choice<BindMode>(app, "--bind", options.bind,

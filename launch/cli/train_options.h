@@ -51,11 +51,15 @@ struct TrainOptions {
 
   SaveFlags save;
 
+  bool tensorboard = true;  ///< --report_to
+  bool report = false;
   bool trace = false;
   bool no_progress = false;
   BindMode bind = BindMode::kAuto;
   PlacementOptions placement;
   ConfigChoices config;
+
+  std::vector<std::pair<std::string, std::string>> settings;  ///< flags and values, to be kept
 
   bool clips() const noexcept { return clip != ClipChoice::kNone && max_grad_norm > 0; }
 };

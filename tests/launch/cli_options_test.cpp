@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 #include <CLI/CLI.hpp>
 
@@ -68,6 +69,33 @@ TEST(TrainOptions, HasTheDefaultsOfTheHuggingFaceTrainer) {
   EXPECT_EQ(options.placement.stage, 3);
   EXPECT_EQ(options.placement.compute, Dtype::kBf16);
   EXPECT_FALSE(options.placement.dram.has_value());
+}
+
+TEST(TrainOptions, ReportsToTensorBoardUnlessToldNot) {
+  EXPECT_TRUE(train({}).tensorboard);
+  EXPECT_TRUE(train({"--report_to", "tensorboard"}).tensorboard);
+  EXPECT_FALSE(train({"--report_to", "none"}).tensorboard);
+  EXPECT_REFUSED(train({"--report_to", "wandb"}), "--report_to: \"wandb\" is not one of");
+  EXPECT_FALSE(train({}).report);
+  EXPECT_TRUE(train({"--report"}).report);
+}
+
+TEST(Settings, AreEveryFlagWithWhatItWasGivenOrItsDefault) {
+  CLI::App app;
+  TrainOptions options;
+  add_train_flags(app, options);
+  app.parse("--model m --data a b --out o --max_steps 3 --trace");
+  std::map<std::string, std::string> settings;
+  for (const auto& [flag, value] : settings_of(app)) settings[flag] = value;
+  EXPECT_EQ(settings.at("--model"), "m");
+  EXPECT_EQ(settings.at("--data"), "a b");
+  EXPECT_EQ(settings.at("--max_steps"), "3");
+  EXPECT_EQ(settings.at("--trace"), "true");
+  EXPECT_EQ(settings.at("--overwrite"), "false");
+  EXPECT_EQ(settings.at("--seed"), "42");
+  EXPECT_EQ(settings.at("--optim"), "adamw");
+  EXPECT_EQ(settings.at("--eval_data"), "");
+  EXPECT_FALSE(settings.contains("--help"));
 }
 
 TEST(TrainOptions, ReadsEveryFlag) {

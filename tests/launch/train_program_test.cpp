@@ -89,10 +89,14 @@ class TrainProgram : public testing::Test {
     EXPECT_TRUE(fs::is_empty(directory_ / "swap"));
   }
 
-  std::vector<nlohmann::json> metrics() const {
+  /// Rows of metrics.jsonl that have `key`: "loss" for steps, "eval_loss" for evaluations.
+  std::vector<nlohmann::json> metrics(const char* key = "loss") const {
     std::vector<nlohmann::json> lines;
     std::ifstream file(path("out/metrics.jsonl"));
-    for (std::string line; std::getline(file, line);) lines.push_back(nlohmann::json::parse(line));
+    for (std::string line; std::getline(file, line);) {
+      lines.push_back(nlohmann::json::parse(line));
+      if (!lines.back().contains(key)) lines.pop_back();
+    }
     return lines;
   }
 
@@ -166,6 +170,12 @@ TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
   ASSERT_EQ(lines.size(), 20u);
   EXPECT_LT(lines.back()["loss"], lines.front()["loss"]);
   EXPECT_GT(lines.back()["swap_bytes_read"], 0);
+  const auto evaluations = metrics("eval_loss");
+  ASSERT_EQ(evaluations.size(), 10u);
+  EXPECT_EQ(evaluations.front()["step"], 2);
+  EXPECT_EQ(evaluations.back()["step"], 20);
+  EXPECT_GT(evaluations.back()["eval_tokens"], 0);
+  EXPECT_LT(evaluations.back()["eval_loss"], evaluations.front()["eval_loss"]);
   EXPECT_TRUE(
       nlohmann::json::parse(read_file(directory_ / "out/trace.json")).contains("traceEvents"));
   EXPECT_TRUE(fs::is_empty(directory_ / "swap"));
