@@ -55,7 +55,7 @@ void add_plot(CLI::App& app, Action& chosen) {
   const auto options = std::make_shared<PlotOptions>();
   CLI::App* command = app.add_subcommand("plot", "Draw the metrics of one or several runs");
   add_paths(
-      *command, "runs", options->runs, "DIR...",
+      *command, "DIR", options->runs, "",
       "what `strata train --out` wrote, or a metrics.jsonl; several are drawn over each other")
       ->required();
   add_path(*command, "--out,-o", options->out, "FILE",
