@@ -13,6 +13,7 @@
 
 #include "core/model/config.h"
 #include "tests/support/run_program.h"
+#include "tests/support/xml.h"
 
 namespace strata {
 namespace {
@@ -100,6 +101,15 @@ class TrainProgram : public testing::Test {
     return lines;
   }
 
+  /// TensorBoard's, in the output directory.
+  int event_files() const {
+    int files = 0;
+    for (const auto& entry : fs::directory_iterator(directory_ / "out")) {
+      files += entry.path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
+    }
+    return files;
+  }
+
   test::TemporaryDirectory directory_;
 };
 
@@ -159,9 +169,9 @@ TEST_F(TrainProgram, TrainsAsADeepSpeedConfigurationSays) {
 }
 
 TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
-  const ProgramResult result =
-      test::run_program(train({"--swap", path("swap"), "--residency", "none", "--learning-rate",
-                               "1e-2", "--trace", "--eval-steps", "2", "--max_steps", "20"}));
+  const ProgramResult result = test::run_program(
+      train({"--swap", path("swap"), "--residency", "none", "--learning-rate", "1e-2", "--trace",
+             "--eval-steps", "2", "--max_steps", "20", "--report"}));
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_NE(result.output.find("step 20/20 loss"), std::string::npos) << result.output;
   EXPECT_NE(result.output.find("bigram"), std::string::npos);
@@ -176,6 +186,9 @@ TEST_F(TrainProgram, TrainsEvaluatesAndSavesAModelThatTrainsOn) {
   EXPECT_EQ(evaluations.back()["step"], 20);
   EXPECT_GT(evaluations.back()["eval_tokens"], 0);
   EXPECT_LT(evaluations.back()["eval_loss"], evaluations.front()["eval_loss"]);
+  EXPECT_EQ(event_files(), 1);
+  const test::XmlElement report = test::parse_xml(read_file(directory_ / "out/report.html"));
+  EXPECT_NE(report.all("pre").at(0)->text.find("bytes of a rank"), std::string::npos);
   EXPECT_TRUE(
       nlohmann::json::parse(read_file(directory_ / "out/trace.json")).contains("traceEvents"));
   EXPECT_TRUE(fs::is_empty(directory_ / "swap"));
@@ -291,9 +304,10 @@ TEST_F(TrainProgram, PlacementAndEngineDoNotChangeTheSavedModel) {
 }
 
 TEST_F(TrainProgram, TwoRanksUnderMpirunTrainThroughSwap) {
-  const ProgramResult result =
-      test::run_program(on_ranks(2, train({"--swap", path("swap"), "--residency", "none"})));
+  const ProgramResult result = test::run_program(
+      on_ranks(2, train({"--swap", path("swap"), "--residency", "none", "--report_to", "none"})));
   ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_EQ(event_files(), 0);
   EXPECT_EQ(metrics().size(), 4u);
   EXPECT_EQ(metrics().back()["tokens"], 2 * 2 * 32);
 }
