@@ -215,10 +215,20 @@ void add_config_flag(CLI::App& app, ConfigChoices& choices) {
       ->type_name("FILE.json");
 }
 
-void settle_batch(const ConfigChoices& choices, BatchSizes& batch, int ranks) {
+void settle_batch(ConfigChoices& choices, BatchSizes& batch, int ranks) {
   if (choices.derive_micro_batch) batch.micro = 0;
   if (choices.derive_accumulation) batch.accumulation = 0;
   batch = derive_batch(batch, ranks);
+  const auto derived = [&choices](const char* key, const char* flag, std::int64_t value) {
+    choices.settings.push_back({key, "derived", flag, {std::to_string(value)}});
+  };
+  if (choices.derive_micro_batch) {
+    derived("train_micro_batch_size_per_gpu", "--per_device_train_batch_size", batch.micro);
+  }
+  if (choices.derive_accumulation) {
+    derived("gradient_accumulation_steps", "--gradient_accumulation_steps", batch.accumulation);
+  }
+  choices.derive_micro_batch = choices.derive_accumulation = false;
 }
 
 void apply_extras(const ConfigChoices& choices, TrainerOptions& trainer) {

@@ -33,9 +33,9 @@ struct ConfigChoices {
 /// the parsing.
 void add_config_flag(CLI::App& app, ConfigChoices& choices);
 
-/// Derives the sizes of a batch that were left to it, and checks the product where train_batch_size
-/// is given. @throws UsageError
-void settle_batch(const ConfigChoices& choices, BatchSizes& batch, int ranks);
+/// Derives the sizes of a batch that were left to it, which become settings of `choices`, and
+/// checks the product where train_batch_size is given. @throws UsageError
+void settle_batch(ConfigChoices& choices, BatchSizes& batch, int ranks);
 
 /// Puts what no flag says into `trainer`, whose schedule is complete otherwise.
 void apply_extras(const ConfigChoices& choices, TrainerOptions& trainer);

@@ -136,6 +136,8 @@ TEST_F(ConfigFlag, DerivesWhatIsMissingFromTheTrainBatchSize) {
   settle_batch(options, 4);
   EXPECT_EQ(options.per_device_train_batch_size, 8);
   EXPECT_EQ(options.gradient_accumulation_steps, 1);
+  EXPECT_NE(format_config(options.config).find("--per_device_train_batch_size 8"),
+            std::string::npos);
   options = train(R"({"train_batch_size": 32})", {"--per_device_train_batch_size", "2"});
   settle_batch(options, 4);
   EXPECT_EQ(options.gradient_accumulation_steps, 4);
