@@ -229,6 +229,9 @@ void settle_batch(ConfigChoices& choices, BatchSizes& batch, int ranks) {
     derived("gradient_accumulation_steps", "--gradient_accumulation_steps", batch.accumulation);
   }
   choices.derive_micro_batch = choices.derive_accumulation = false;
+  for (ConfigSetting& setting : choices.settings) {  // "auto" was 0, which means the product
+    if (setting.flag == "--train_batch_size") setting.values = {std::to_string(batch.train)};
+  }
 }
 
 void apply_extras(const ConfigChoices& choices, TrainerOptions& trainer) {

@@ -128,6 +128,8 @@ TEST_F(ConfigFlag, TakesAutoFromTheFlags) {
   EXPECT_NE(format_config(options.config).find("--learning_rate 2e-4"), std::string::npos);
   train(json);
   EXPECT_EQ(train_.learning_rate, 5e-5);
+  settle_batch(train_, 3);
+  EXPECT_NE(format_config(train_.config).find("--train_batch_size 24"), std::string::npos);
   EXPECT_NE(format_config(train_.config).find("--learning_rate 5e-05"), std::string::npos);
 }
 
