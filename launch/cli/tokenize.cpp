@@ -1,14 +1,18 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <optional>
 
 #include <CLI/CLI.hpp>
 
 #include "core/error.h"
+#include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
+#include "core/text/training_rows.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
 #include "launch/cli/print_json.h"
@@ -23,6 +27,9 @@ struct TokenizeOptions {
   fs::path model;
   std::string text;
   std::vector<std::string> decode;
+  std::string row;
+  std::string chat_template;
+  bool train_on_inputs = false;
   bool special = false;
   bool json = false;
 };
@@ -56,8 +63,46 @@ std::string quoted(const Json& text) {
   return text.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+/// A row of training data as `strata train` understands it: a plus marks what is learnt.
+int show_row(const TokenizeOptions& options, const Tokenizer& tokenizer) {
+  const RowForm form = detect_row_form(options.row, "--row");
+  std::optional<ChatTemplate> chat;
+  if (form == RowForm::kMessages || form == RowForm::kShareGpt) {
+    const bool is_directory = fs::is_directory(options.model);
+    chat = read_chat_template(is_directory ? options.model : options.model.parent_path(), tokenizer,
+                              options.chat_template);
+  }
+  const RowReader reader(form, tokenizer, chat ? &*chat : nullptr,
+                         {.train_on_inputs = options.train_on_inputs});
+  Document document;
+  reader.read(options.row, "--row", document);
+  Json pieces = pieces_of(tokenizer, document.ids);
+  for (std::size_t i = 0; i < pieces.size(); ++i) pieces[i]["trained"] = document.trained[i] == 1;
+  const auto trained = std::ranges::count(document.trained, 1);
+  if (options.json) {
+    const Json facts = {{"tokenizer", tokenizer.describe()},
+                        {"form", describe(form)},
+                        {"chat_template", chat ? Json(chat->name()) : Json()},
+                        {"ids", document.ids},
+                        {"trained", trained},
+                        {"pieces", pieces},
+                        {"text", tokenizer.decode(document.ids, false)}};
+    fmt::print("{}\n", facts.dump(2, ' ', false, Json::error_handler_t::replace));
+    return 0;
+  }
+  for (const Json& piece : pieces) {
+    fmt::print("{} {:>8}  {}\n", piece["trained"].get<bool>() ? '+' : ' ',
+               piece["id"].get<std::int32_t>(), quoted(piece["text"]));
+  }
+  fmt::print("{} tokens, {} of them (+) to be learnt ({}{}; {})\n", document.ids.size(), trained,
+             describe(form), chat ? fmt::format(", chat template {}", chat->name()) : "",
+             tokenizer.describe());
+  return 0;
+}
+
 int run_tokenize(const TokenizeOptions& options) {
   const std::unique_ptr<Tokenizer> tokenizer = read_tokenizer(options.model);
+  if (!options.row.empty()) return show_row(options, *tokenizer);
   std::vector<std::int32_t> ids;
   if (!options.decode.empty()) {
     ids = parse_ids(options.decode);
@@ -98,6 +143,18 @@ void add_tokenize(CLI::App& app, Action& chosen) {
   command->add_option("--decode", options->decode, "ids to turn back into text")
       ->type_name("ID...")
       ->excludes("--text");
+  CLI::Option* row =
+      command->add_option("--row", options->row, "a line of a JSONL file, as training reads it")
+          ->type_name("JSON")
+          ->excludes("--text")
+          ->excludes("--decode");
+  command
+      ->add_option("--chat_template", options->chat_template,
+                   "the built-in chat template for --row, if not the model's")
+      ->type_name("NAME")
+      ->needs(row);
+  add_switch(*command, "--train_on_inputs", options->train_on_inputs,
+             "prompts of --row are learnt too");
   add_switch(*command, "--special", options->special,
              "special tokens in the text count, and those that the model expects are added");
   add_switch(*command, "--json", options->json, "print one JSON object");

@@ -194,6 +194,16 @@ TEST(ChatTemplate, OfAModelIsRecognised) {
   }
 }
 
+TEST(ChatTemplate, OfAnotherModelIsRefused) {
+  const char* directory = std::getenv("STRATA_CHAT_TEMPLATES");
+  if (directory == nullptr) GTEST_SKIP() << "STRATA_CHAT_TEMPLATES names no templates of models";
+  const auto tokenizer = tokenizer_with("qwen2", fixture("llama-3")["added"]);
+  for (const auto& entry : fs::directory_iterator(fs::path(directory) / "refused")) {
+    const ChatFacts model = {.jinja = test::read_file(entry.path())};
+    EXPECT_THROW(ChatTemplate::choose(*tokenizer, model), UsageError) << entry.path();
+  }
+}
+
 TEST(ChatTemplate, NeedsTheTokensOfTheTemplateThatWasNamed) {
   const auto tokenizer = qwen2();
   test::expect_message<UsageError>(

@@ -15,5 +15,6 @@ void fuzz_tokenizer(std::string_view input);    ///< a tokenizer.json
 void fuzz_shard(std::string_view input);        ///< a token shard of llm.c
 void fuzz_deepspeed(std::string_view input);    ///< a configuration of DeepSpeed
 void fuzz_metrics(std::string_view input);      ///< a metrics.jsonl
+void fuzz_rows(std::string_view input);         ///< a row of JSONL
 
 }  // namespace strata::test

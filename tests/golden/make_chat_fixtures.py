@@ -6,7 +6,8 @@ need neither. The templates themselves are not here: save the chat_template of a
 DIR/{template}.jinja; the files record which text was used by its hash.
 
     make_chat_fixtures.py DIR      with DIR/chatml.jinja, DIR/qwen2.5.jinja, ...
-    STRATA_CHAT_TEMPLATES=DIR strata_core_test      also checks that these texts are recognised
+    STRATA_CHAT_TEMPLATES=DIR strata_core_test      also checks that these texts are recognised,
+                                                   and those in DIR/refused are not
 
 Each file: {"sha256", "bos", "eos", "tokenizer": the fixture in tokenizers/, "added": tokens added to it, "cases":
 [{"messages", "add_generation_prompt", "text": null where the template raises an error, "ids": null where Strata cuts

@@ -146,6 +146,31 @@ TEST_F(ModelProgram, TokenizeShowsIdsAndTextsBothWays) {
   EXPECT_NE(refused.errors.find("\"many\""), std::string::npos) << refused.errors;
 }
 
+TEST_F(ModelProgram, TokenizeShowsHowARowIsUnderstood) {
+  const std::string tokenizer =
+      std::string(STRATA_SOURCE_DIR) + "/tests/golden/tokenizers/qwen2.json";
+  const std::string chat =
+      R"({"messages": [{"role": "user", "content": "free"}, {"role": "assistant", "content": "the"}]})";
+  const auto shown = strata({"tokenize", "--model", tokenizer, "--row", chat, "--json"});
+  ASSERT_EQ(shown.exit_code, 0) << shown.errors;
+  const auto facts = nlohmann::json::parse(shown.output);
+  EXPECT_EQ(facts["chat_template"], "chatml");
+  EXPECT_EQ(facts["text"],
+            "<|im_start|>user\nfree<|im_end|>\n<|im_start|>assistant\nthe<|im_end|>\n");
+  std::string learnt;
+  for (const auto& piece : facts["pieces"]) {
+    if (piece["trained"]) learnt += piece["text"].get<std::string>();
+  }
+  EXPECT_EQ(learnt, "the<|im_end|>");
+  const auto lines = strata({"tokenize", "--model", tokenizer, "--row", chat, "--chat_template",
+                             "plain", "--train_on_inputs"});
+  EXPECT_NE(lines.output.find("chat template plain"), std::string::npos) << lines.output;
+  EXPECT_TRUE(lines.output.starts_with("+ ")) << lines.output;
+  const auto refused = strata({"tokenize", "--model", tokenizer, "--row", "{\"prompt\": 1}"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_NE(refused.errors.find("--row: has the fields of no kind"), std::string::npos);
+}
+
 TEST_F(ModelProgram, InspectPrintsTheFactsOfAModel) {
   ASSERT_EQ(init("llama-26m", "model").exit_code, 0);
   const auto result = strata({"inspect", path("model"), "--json"});
