@@ -1,12 +1,15 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <string_view>
 
 #include <utf8proc.h>
 
 #include "core/error.h"
 #include "core/text/regex.h"
 #include "core/text/text_steps.h"
+#include "core/text/utf8.h"
 
 namespace strata {
 namespace {
@@ -25,22 +28,39 @@ class Sequence final : public Normalizer {
   std::vector<std::unique_ptr<Normalizer>> steps_;
 };
 
-/// Canonical composition.
+/// Canonical composition. An ASCII character composes with what follows it, never with what is
+/// before it, so that texts between ASCII characters are composed apart.
 class Nfc final : public Normalizer {
  public:
   std::string apply(std::string text, TextStart /*start*/) const override {
-    bool ascii = true;
-    for (const char c : text) ascii = ascii && static_cast<unsigned char>(c) < 0x80;
-    if (ascii) return text;
+    std::string_view rest = text;
+    std::size_t ascii = ascii_prefix(rest);
+    if (ascii == rest.size()) return text;
+    std::string result;
+    while (!rest.empty()) {
+      const std::size_t begin = ascii > 0 && ascii < rest.size() ? ascii - 1 : ascii;
+      result.append(rest, 0, begin);
+      rest.remove_prefix(begin);
+      std::size_t end = std::min<std::size_t>(1, rest.size());
+      while (end < rest.size() && static_cast<unsigned char>(rest[end]) >= 0x80) ++end;
+      append_composed(rest.substr(0, end), result);
+      rest.remove_prefix(end);
+      ascii = ascii_prefix(rest);
+    }
+    return result;
+  }
+
+ private:
+  static void append_composed(std::string_view text, std::string& result) {
+    if (text.empty()) return;
     utf8proc_uint8_t* composed = nullptr;
     const utf8proc_ssize_t bytes =
         utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
                      static_cast<utf8proc_ssize_t>(text.size()), &composed,
                      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     if (bytes < 0) throw Error(fmt::format("NFC failed: {}", utf8proc_errmsg(bytes)));
-    std::string result(reinterpret_cast<const char*>(composed), static_cast<std::size_t>(bytes));
+    result.append(reinterpret_cast<const char*>(composed), static_cast<std::size_t>(bytes));
     std::free(composed);
-    return result;
   }
 };
 

@@ -1,6 +1,8 @@
 #include "core/text/utf8.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 
 namespace strata {
 namespace {
@@ -67,19 +69,34 @@ void append_utf8(std::string& text, char32_t code) {
   }
 }
 
+std::size_t ascii_prefix(std::string_view text) noexcept {
+  std::size_t length = 0;
+  for (std::uint64_t eight = 0; text.size() - length >= sizeof(eight); length += sizeof(eight)) {
+    std::memcpy(&eight, text.data() + length, sizeof(eight));
+    if ((eight & 0x8080808080808080u) != 0) break;
+  }
+  while (length < text.size() && static_cast<unsigned char>(text[length]) < 0x80) ++length;
+  return length;
+}
+
 std::string valid_utf8(std::string_view text) {
   std::string result;
   result.reserve(text.size());
-  while (!text.empty()) {
-    const Character character = first_character(text);
+  std::size_t valid = 0;  // bytes of the beginning that are known to be
+  while (valid < text.size()) {
+    valid += ascii_prefix(text.substr(valid));
+    if (valid == text.size()) break;
+    const Character character = first_character(text.substr(valid));
     if (character.valid) {
-      result.append(text.substr(0, character.bytes));
-    } else {
-      append_utf8(result, kReplacement);
+      valid += character.bytes;
+      continue;
     }
-    text.remove_prefix(character.bytes);
+    result.append(text, 0, valid);
+    append_utf8(result, kReplacement);
+    text.remove_prefix(valid + character.bytes);
+    valid = 0;
   }
-  return result;
+  return result.append(text);
 }
 
 std::size_t complete_utf8(std::string_view text) noexcept {

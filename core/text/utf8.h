@@ -27,6 +27,9 @@ bool is_space(char32_t code) noexcept;
 
 void append_utf8(std::string& text, char32_t code);
 
+/// Bytes of `text` from its beginning that are ASCII.
+std::size_t ascii_prefix(std::string_view text) noexcept;
+
 /// The text with every byte that is not part of valid UTF-8 replaced by U+FFFD.
 std::string valid_utf8(std::string_view text);
 

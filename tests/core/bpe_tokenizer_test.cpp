@@ -80,6 +80,19 @@ TEST(BpeTokenizer, TakesBytesThatAreNotUtf8AsUnknownCharacters) {
   EXPECT_EQ(own->decode(own->encode("a\xff\xc3")), "a\ufffd\ufffd");
 }
 
+TEST(Utf8, ReplacesWhatIsNotValidAndNothingElse) {
+  const std::string good = "eight or more ASCII bytes, \u4e2d\u00e9\U0001f600 and more behind";
+  EXPECT_EQ(valid_utf8(good), good);
+  EXPECT_EQ(valid_utf8(""), "");
+  for (std::size_t at = 0; at <= 20; ++at) {
+    const std::string before = good.substr(0, at);
+    const std::string bad = before + '\xff' + good.substr(at);
+    EXPECT_EQ(valid_utf8(bad), before + "\ufffd" + good.substr(at)) << at;
+    EXPECT_EQ(ascii_prefix(bad), at);
+  }
+  EXPECT_EQ(valid_utf8(good + "\xe4\xb8"), good + "\ufffd\ufffd");
+}
+
 TEST(BpeTokenizer, TakesLongRunsInLinearTime) {
   const auto own = read_tokenizer(kFixtures / "llama2.json");
   const std::string run(1 << 20, 'a');
