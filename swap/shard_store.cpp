@@ -30,19 +30,25 @@ std::uint64_t lay_out(const ShardLayout& layout, const Residency& residency, Vis
 }  // namespace
 
 std::string_view name(Section section) noexcept {
-  constexpr std::array<std::string_view, kSectionCount> kNames{"hi", "lo", "m", "v", "gradient"};
+  constexpr std::array<std::string_view, kSectionCount> kNames{"hi", "lo",       "m",
+                                                               "v",  "gradient", "weights"};
   return kNames[static_cast<std::size_t>(section)];
+}
+
+std::size_t ShardLayout::element(SectionKey key) const {
+  const bool kept = (key.section == Section::kWeights) == is_frozen(key.block);
+  return kept ? element_bytes[static_cast<std::size_t>(key.section)] : 0;
 }
 
 std::size_t ShardLayout::bytes(SectionKey key) const {
   return static_cast<std::size_t>(shard_numel.at(static_cast<std::size_t>(key.block))) *
-         element_bytes[static_cast<std::size_t>(key.section)];
+         element(key);
 }
 
 std::size_t ShardLayout::total_bytes() const {
   std::size_t total = 0;
-  for (const std::int64_t numel : shard_numel) {
-    for (const std::size_t bytes : element_bytes) total += static_cast<std::size_t>(numel) * bytes;
+  for (int block = 0; block < static_cast<int>(shard_numel.size()); ++block) {
+    for (int s = 0; s < kSectionCount; ++s) total += bytes({block, static_cast<Section>(s)});
   }
   return total;
 }
@@ -84,7 +90,7 @@ std::span<std::byte> ShardStore::memory(SectionKey key) const {
 std::uint64_t ShardStore::swap_offset(SectionKey key) const { return extents_[index_of(key)]; }
 
 Lease ShardStore::lease(SectionKey key, std::int64_t begin, std::int64_t numel) const {
-  const std::size_t element = layout_.element_bytes[static_cast<std::size_t>(key.section)];
+  const std::size_t element = layout_.element(key);
   expects(begin >= 0 && numel >= 0 &&
               begin + numel <= layout_.shard_numel.at(static_cast<std::size_t>(key.block)),
           "the range lies outside the section");
@@ -100,8 +106,7 @@ Lease ShardStore::reserve(SectionKey key, std::int64_t begin, std::int64_t numel
                           MemoryPool& pool) {
   Lease result = lease(key, begin, numel);
   if (!resident(key)) {
-    result.block_ = pool.acquire(static_cast<std::size_t>(numel) *
-                                 layout_.element_bytes[static_cast<std::size_t>(key.section)]);
+    result.block_ = pool.acquire(static_cast<std::size_t>(numel) * layout_.element(key));
     result.memory_ = result.block_.memory();
   }
   return result;

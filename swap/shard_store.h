@@ -17,9 +17,19 @@ namespace strata {
 /// What one rank keeps: the sizes of its shards and of their elements.
 struct ShardLayout {
   std::vector<std::int64_t> shard_numel;  ///< by block; multiples of 2048
-  std::array<std::size_t, kSectionCount> element_bytes{2, 2, 4, 4,
-                                                       2};  ///< 0: the section is not kept
+  std::vector<bool> frozen = {};          ///< by block; empty: none is
+  /// 0: the section is not kept.
+  std::array<std::size_t, kSectionCount> element_bytes{2, 2, 4, 4, 2, 2};
 
+  bool is_frozen(int block) const {
+    return !frozen.empty() && frozen.at(static_cast<std::size_t>(block));
+  }
+  /// The section that a bf16 product reads.
+  SectionKey weights(int block) const {
+    return {block, is_frozen(block) ? Section::kWeights : Section::kHi};
+  }
+  /// Bytes of one element: 0 where the shard has no such section.
+  std::size_t element(SectionKey key) const;
   std::size_t bytes(SectionKey key) const;
   std::size_t total_bytes() const;
 };

@@ -21,7 +21,12 @@ using test::AlignedMemory;
 constexpr std::uint64_t k64KiB = 64 << 10;
 constexpr SectionKey kMiddle{1, Section::kM};
 
-ShardLayout layout() { return {.shard_numel = {2048, 6 * 2048, 40 * 2048}}; }
+/// The last one is frozen.
+ShardLayout layout() {
+  return {.shard_numel = {2048, 6 * 2048, 40 * 2048, 8 * 2048},
+          .frozen = {false, false, false, true}};
+}
+constexpr int kShards = 4;
 
 enum class Home { kDram, kSwap, kHostileSwap };
 
@@ -30,11 +35,12 @@ class ShardStoreContract : public testing::TestWithParam<Home> {
   ShardStoreContract()
       : engine_(make_io_engine({})),
         hostile_(*engine_),
-        store_(layout(), Residency(3, GetParam() == Home::kDram), [this](std::uint64_t bytes) {
-          const std::vector<SwapDirectory> directories{{directory_.path(), 1}};
-          IoEngine& engine = GetParam() == Home::kSwap ? *engine_ : hostile_;
-          return std::make_unique<SwapSpace>(engine, directories, bytes);
-        }) {}
+        store_(layout(), Residency(kShards, GetParam() == Home::kDram),
+               [this](std::uint64_t bytes) {
+                 const std::vector<SwapDirectory> directories{{directory_.path(), 1}};
+                 IoEngine& engine = GetParam() == Home::kSwap ? *engine_ : hostile_;
+                 return std::make_unique<SwapSpace>(engine, directories, bytes);
+               }) {}
 
   bool resident() const { return GetParam() == Home::kDram; }
 
@@ -63,9 +69,10 @@ class ShardStoreContract : public testing::TestWithParam<Home> {
 };
 
 TEST_P(ShardStoreContract, StartsAsZeros) {
-  for (int block = 0; block < 3; ++block) {
+  for (int block = 0; block < kShards; ++block) {
     for (int s = 0; s < kSectionCount; ++s) {
       const SectionKey key{block, static_cast<Section>(s)};
+      if (!store_.keeps(key)) continue;
       const std::int64_t numel = layout().shard_numel[static_cast<std::size_t>(block)];
       const Lease lease = store_.fetch(key, 0, numel, pool_);
       lease.ready().wait();
@@ -92,9 +99,10 @@ TEST_P(ShardStoreContract, AFetchSeesTheLastStoreBeforeAnybodyWaitedForIt) {
 TEST_P(ShardStoreContract, SectionsDoNotOverlap) {
   std::uint64_t seed = 1;
   std::map<SectionKey, std::uint64_t> seeds;
-  for (int block = 0; block < 3; ++block) {
+  for (int block = 0; block < kShards; ++block) {
     for (int s = 0; s < kSectionCount; ++s) {
       const SectionKey key{block, static_cast<Section>(s)};
+      if (!store_.keeps(key)) continue;
       seeds[key] = seed++;
       put(key, 0, layout().shard_numel[static_cast<std::size_t>(block)], seeds[key]);
     }
@@ -195,11 +203,25 @@ INSTANTIATE_TEST_SUITE_P(All, ShardStoreContract,
 
 TEST(ShardLayout, CountsBytesOfTheSectionsThatAreKept) {
   ShardLayout sgd = layout();
-  sgd.element_bytes = {2, 2, 4, 0, 4};
+  sgd.element_bytes = {2, 2, 4, 0, 4, 4};
   EXPECT_EQ(sgd.bytes({1, Section::kM}), 6u * 2048 * 4);
   EXPECT_EQ(sgd.bytes({1, Section::kV}), 0u);
   EXPECT_EQ(sgd.bytes({2, Section::kGradient}), 40u * 2048 * 4);
-  EXPECT_EQ(sgd.total_bytes(), 47u * 2048 * 12);
+  EXPECT_EQ(sgd.total_bytes(), 47u * 2048 * 12 + 8u * 2048 * 4);
+}
+
+TEST(ShardLayout, FrozenShardsHaveWeightsOnlyAndOthersHaveNone) {
+  ShardLayout fp32 = layout();
+  fp32.element_bytes = {2, 2, 4, 4, 4, 4};
+  for (int s = 0; s < kSectionCount; ++s) {
+    const auto section = static_cast<Section>(s);
+    const bool weights = section == Section::kWeights;
+    EXPECT_EQ(fp32.bytes({3, section}), weights ? 8u * 2048 * 4 : 0u) << name(section);
+    EXPECT_EQ(fp32.bytes({0, section}) == 0, weights) << name(section);
+  }
+  EXPECT_EQ(fp32.weights(3), (SectionKey{3, Section::kWeights}));
+  EXPECT_EQ(fp32.weights(2), (SectionKey{2, Section::kHi}));
+  EXPECT_EQ(name(Section::kWeights), "weights");
 }
 
 TEST(ShardStore, SectionsOnSwapStartAtMultiplesOf64KiBAndOnlyThoseTakeSpace) {
@@ -243,7 +265,7 @@ TEST(ShardStore, ABlocksSectionsLieTogether) {
   const test::TemporaryDirectory directory;
   const auto real = make_io_engine({});
   NotingEngine engine(*real);
-  Residency residency(3);
+  Residency residency(kShards);
   residency.set({1, Section::kLo}, true);
   ShardStore store(layout(), residency, [&](std::uint64_t bytes) {
     const std::vector<SwapDirectory> directories{{directory.path(), 1}};
@@ -251,11 +273,11 @@ TEST(ShardStore, ABlocksSectionsLieTogether) {
   });
   const AlignedMemory memory(8192);
   std::uint64_t before = 0;
-  for (int block = 0; block < 3; ++block) {
-    for (const Section section :
-         {Section::kHi, Section::kLo, Section::kM, Section::kV, Section::kGradient}) {
+  for (int block = 0; block < kShards; ++block) {
+    for (const Section section : {Section::kHi, Section::kLo, Section::kM, Section::kV,
+                                  Section::kGradient, Section::kWeights}) {
       const SectionKey key{block, section};
-      if (store.resident(key)) continue;
+      if (store.resident(key) || !store.keeps(key)) continue;
       engine.offsets.clear();
       const std::size_t bytes = layout().element_bytes[static_cast<std::size_t>(section)] * 2048;
       store.fetch_into(key, 0, 2048, memory.span().first(bytes)).ready().wait();
