@@ -12,18 +12,20 @@ class MeasuringOps final : public Ops {
  public:
   /// Multiplications and additions of products and attention so far; 2 T K N for a product.
   double operations() const noexcept { return operations_; }
+  /// Those of gradients among them.
+  double gradient_operations() const noexcept { return gradient_operations_; }
 
   void linear(ConstTensorView x, ConstTensorView w, ConstTensorView, TensorView, Stream&) override {
     product(x, w);
   }
   void linear_backward_input(ConstTensorView dy, ConstTensorView w, TensorView, bool,
                              Stream&) override {
-    operations_ += 2.0 * static_cast<double>(dy.numel()) * static_cast<double>(w.shape()[1]);
+    add_gradient(2.0 * static_cast<double>(dy.numel()) * static_cast<double>(w.shape()[1]));
   }
   void linear_backward_weight(ConstTensorView dy, ConstTensorView x, TensorView dw, TensorView,
                               Stream&) override {
     if (dw.empty()) return;
-    operations_ += 2.0 * static_cast<double>(dy.numel()) * static_cast<double>(x.shape()[1]);
+    add_gradient(2.0 * static_cast<double>(dy.numel()) * static_cast<double>(x.shape()[1]));
   }
   void embedding(ConstTensorView, ConstTensorView, TensorView, bool, Stream&) override {}
   void embedding_backward(ConstTensorView, ConstTensorView, std::int64_t, TensorView,
@@ -45,7 +47,7 @@ class MeasuringOps final : public Ops {
   void attention_backward(const AttentionShape& shape, ConstTensorView, ConstTensorView,
                           ConstTensorView, ConstTensorView, ConstTensorView, ConstTensorView,
                           ConstTensorView, TensorView, TensorView, TensorView, Stream&) override {
-    operations_ += 5.0 * attention_product(shape);
+    add_gradient(5.0 * attention_product(shape));
   }
   void activation(Activation, ConstTensorView, TensorView, Stream&) override {}
   void activation_backward(Activation, ConstTensorView, ConstTensorView, TensorView,
@@ -66,6 +68,10 @@ class MeasuringOps final : public Ops {
   void sum(ConstTensorView, double* result, Stream&) override { *result = 0; }
 
  private:
+  void add_gradient(double operations) {
+    operations_ += operations;
+    gradient_operations_ += operations;
+  }
   void product(ConstTensorView x, ConstTensorView w) {
     operations_ += 2.0 * static_cast<double>(x.numel()) * static_cast<double>(w.shape()[0]);
   }
@@ -79,6 +85,7 @@ class MeasuringOps final : public Ops {
   }
 
   double operations_ = 0;
+  double gradient_operations_ = 0;
 };
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "parallel/block_costs.h"
 
+#include <algorithm>
+
 #include "core/measuring_ops.h"
 
 namespace strata {
@@ -33,6 +35,7 @@ class MeasuringVisit final : public BackwardVisit {
         activation_(nowhere(), compute, {shape.tokens(), model.hidden_size()}),
         compute_(compute),
         last_(block + 1 == model.block_count()),
+        wants_input_gradient_(block > model.lowest_trainable()),
         wants_gradients_(wants_gradients),
         parameters_(block, compute),
         stream_(make_inline_stream()) {
@@ -55,6 +58,7 @@ class MeasuringVisit final : public BackwardVisit {
   ConstTensorView output_gradient(int) override {
     return last_ ? ConstTensorView() : ConstTensorView(activation_);
   }
+  bool wants_input_gradient() const override { return wants_input_gradient_; }
   void set_input_gradient(int, ConstTensorView) override {}
   TensorView begin_rows(Parameter parameter, std::int64_t, std::int64_t rows) override {
     return {nowhere(), Dtype::kF32, {rows, parameter->shape[1]}};
@@ -69,7 +73,7 @@ class MeasuringVisit final : public BackwardVisit {
       block.forward(graph, first ? Value() : graph.input(activation_, false), batch_);
     }
   }
-  double operations() const { return ops_.operations(); }
+  const MeasuringOps& ops() const { return ops_; }
   std::size_t workspace() const { return workspace_.peak(); }
 
  private:
@@ -78,6 +82,7 @@ class MeasuringVisit final : public BackwardVisit {
   DeviceBatch batch_;
   Dtype compute_;
   bool last_;
+  bool wants_input_gradient_;
   bool wants_gradients_;
   UnplacedParameters parameters_;
   MeasuringOps ops_;
@@ -87,25 +92,32 @@ class MeasuringVisit final : public BackwardVisit {
 
 }  // namespace
 
+BlockCost measure_block(const Model& model, int block, const StepShape& shape, Dtype compute) {
+  BlockCost cost;
+  const Block& measured = model.block(block);
+  MeasuringVisit forward(model, block, shape, compute, false);
+  if (block + 1 == model.block_count()) {
+    measured.backward(forward);  // without gradients: the loss only
+  } else {
+    forward.forward(measured, block == 0);
+    cost.forward_operations = forward.ops().operations();
+  }
+  cost.forward_workspace = forward.workspace();
+  cost.useful_operations = forward.ops().operations();
+  if (block < model.lowest_trainable()) return cost;
+  MeasuringVisit backward(model, block, shape, compute, true);
+  measured.backward(backward);
+  cost.backward_operations = backward.ops().operations();
+  cost.backward_workspace = backward.workspace();
+  cost.useful_operations +=
+      std::min(2 * forward.ops().operations(), backward.ops().gradient_operations());
+  return cost;
+}
+
 std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape, Dtype compute) {
   std::vector<BlockCost> costs;
   for (int b = 0; b < model.block_count(); ++b) {
-    const Block& block = model.block(b);
-    BlockCost cost;
-    MeasuringVisit forward(model, b, shape, compute, false);
-    if (b + 1 == model.block_count()) {
-      block.backward(forward);  // without gradients: the loss only
-    } else {
-      forward.forward(block, b == 0);
-      cost.forward_operations = forward.operations();
-    }
-    cost.forward_workspace = forward.workspace();
-    cost.useful_operations = 3.0 * forward.operations();
-    MeasuringVisit backward(model, b, shape, compute, true);
-    block.backward(backward);
-    cost.backward_operations = backward.operations();
-    cost.backward_workspace = backward.workspace();
-    costs.push_back(cost);
+    costs.push_back(measure_block(model, b, shape, compute));
   }
   return costs;
 }

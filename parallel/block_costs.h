@@ -17,15 +17,18 @@ struct StepShape {
 
 /// What one block's visits cost, for all micro-batches of a step on one rank.
 struct BlockCost {
-  double forward_operations = 0;      ///< floating-point operations of products and attention
-  double backward_operations = 0;     ///< recomputation included
-  double useful_operations = 0;       ///< three times the forward: what MFU counts
+  double forward_operations = 0;   ///< floating-point operations of products and attention
+  double backward_operations = 0;  ///< recomputation included
+  double useful_operations = 0;    ///< three times the forward, less what frozen parameters save:
+                                   ///< what MFU counts
   std::size_t forward_workspace = 0;  ///< bytes of device memory at the highest
   std::size_t backward_workspace = 0;
 };
 
-/// Runs every block's forward() and backward() over operations and memory that only count: exact
-/// for any block, in milliseconds, on any machine.
+/// Runs a block's forward() and backward() over operations and memory that only count: exact for
+/// any block, in milliseconds, on any machine.
+BlockCost measure_block(const Model& model, int block, const StepShape& shape, Dtype compute);
+/// Of all blocks.
 std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape, Dtype compute);
 
 }  // namespace strata

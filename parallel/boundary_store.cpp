@@ -11,24 +11,34 @@ std::size_t BoundaryStore::Shape::tensor_bytes() const {
   return round_up(bytes, kIoAlignment);
 }
 
+int BoundaryStore::Shape::tensors() const {
+  // Passing boundaries follow each other through the memory of one.
+  return (boundaries - std::max(0, passing - 1)) * micro_batches;
+}
+
 std::size_t BoundaryStore::memory_bytes(const Shape& shape) {
-  return shape.tensor_bytes() * static_cast<std::size_t>(shape.boundaries * shape.micro_batches);
+  return shape.tensor_bytes() * static_cast<std::size_t>(shape.tensors());
 }
 
 std::uint64_t BoundaryStore::swap_bytes(const Shape& shape) {
   // The last boundary never leaves memory.
   return std::uint64_t{shape.tensor_bytes()} *
-         static_cast<std::uint64_t>(std::max(0, shape.boundaries - 1) * shape.micro_batches);
+         static_cast<std::uint64_t>(std::max(0, shape.boundaries - shape.passing - 1) *
+                                    shape.micro_batches);
 }
 
 BoundaryStore::BoundaryStore(const Shape& shape, std::span<std::byte> memory)
     : shape_(shape),
-      slots_(static_cast<std::size_t>(shape.boundaries * shape.micro_batches)),
-      places_(slots_.size()) {
+      slots_(static_cast<std::size_t>(shape.tensors())),
+      places_(static_cast<std::size_t>(shape.boundaries * shape.micro_batches)) {
   expects(memory.size() >= memory_bytes(shape), "the memory does not hold all boundaries");
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     slots_[i].memory = memory.subspan(i * shape.tensor_bytes(), shape.tensor_bytes());
-    places_[i].slot = static_cast<int>(i);
+  }
+  const std::size_t shared = places_.size() - slots_.size();
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    places_[i].slot = static_cast<int>(
+        i < shared ? i % static_cast<std::size_t>(shape.micro_batches) : i - shared);
   }
 }
 
@@ -51,11 +61,16 @@ BoundaryStore::Place& BoundaryStore::place(int boundary, int micro_batch) {
 
 std::uint64_t BoundaryStore::offset(int boundary, int micro_batch) const {
   return std::uint64_t{shape_.tensor_bytes()} *
-         static_cast<std::uint64_t>(boundary * shape_.micro_batches + micro_batch);
+         static_cast<std::uint64_t>((boundary - shape_.passing) * shape_.micro_batches +
+                                    micro_batch);
 }
 
 TensorView BoundaryStore::view(std::span<std::byte> memory) const {
   return {memory.data(), shape_.dtype, {shape_.tokens, shape_.hidden}};
+}
+
+int BoundaryStore::written() const {
+  return (shape_.boundaries - shape_.passing - 1) * shape_.micro_batches;
 }
 
 void BoundaryStore::begin(bool keep) {
@@ -90,7 +105,7 @@ TensorView BoundaryStore::output(int boundary, int micro_batch) {
 
 void BoundaryStore::finish_output(int boundary, int micro_batch, Stream& compute) {
   const bool last = boundary == shape_.boundaries - 1;
-  if (swap_ == nullptr || !keep_ || last) return;
+  if (swap_ == nullptr || !keep_ || last || boundary < shape_.passing) return;
   compute.synchronize();
   Slot& slot = slots_[static_cast<std::size_t>(place(boundary, micro_batch).slot)];
   slot.written = swap_->write(offset(boundary, micro_batch), slot.memory);
@@ -115,7 +130,7 @@ void BoundaryStore::drop(int boundary, int micro_batch, Stream& compute) {
   Place& home = place(boundary, micro_batch);
   if (keep_ && boundary == shape_.boundaries - 1 && unread_ < 0) {
     // The turn: the backward phase begins, and reading back with it.
-    unread_ = (shape_.boundaries - 1) * shape_.micro_batches;
+    unread_ = written();
   }
   Slot& slot = slots_[static_cast<std::size_t>(home.slot)];
   slot.taken = false;
@@ -134,7 +149,7 @@ void BoundaryStore::read_ahead() {
 
 /// Descending boundaries, ascending micro-batches within one.
 void BoundaryStore::read_next(int slot) {
-  const int done = (shape_.boundaries - 1) * shape_.micro_batches - unread_;
+  const int done = written() - unread_;
   const int boundary = shape_.boundaries - 2 - done / shape_.micro_batches;
   const int micro_batch = done % shape_.micro_batches;
   Slot& home = slots_[static_cast<std::size_t>(slot)];

@@ -15,6 +15,9 @@ namespace strata {
 /// the backward phase. Either all in memory, or on swap but for those in use: written once as they
 /// are made, read once ahead of their backward visit; the last boundary is turned around in memory.
 ///
+/// The first `passing` boundaries are not asked for by the backward phase: each gives its memory to
+/// the next, and none is written.
+///
 /// Boundary b is the output of block b. A step calls, in this order: for b ascending, for every
 /// micro-batch: input(b - 1) and drop(b - 1), output(b), finish_output(b); then for b descending,
 /// for every micro-batch: input(b), drop(b). Evaluation ends after the last boundary's drops.
@@ -22,11 +25,13 @@ class BoundaryStore {
  public:
   struct Shape {
     int boundaries = 0;
+    int passing = 0;  ///< of them; fewer than all
     int micro_batches = 0;
     Dtype dtype = Dtype::kBf16;
     std::int64_t tokens = 0;           ///< T
     std::int64_t hidden = 0;           ///< C
     std::size_t tensor_bytes() const;  ///< of one [T, C], a multiple of 4096
+    int tensors() const;               ///< that are in memory at once where all of them are
   };
 
   /// Everything in `memory`, memory_bytes() of the device.
@@ -66,6 +71,7 @@ class BoundaryStore {
   Place& place(int boundary, int micro_batch);
   std::uint64_t offset(int boundary, int micro_batch) const;
   TensorView view(std::span<std::byte> memory) const;
+  int written() const;  // tensors that a step writes and reads back
   int free_slot();
   void read_ahead();
   void read_next(int slot);

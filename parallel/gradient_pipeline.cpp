@@ -15,7 +15,7 @@ std::size_t fp32_bytes(std::int64_t numel) {
 bool is_borrowed(const Model& model, int block) {
   for (int b = block + 1; b < model.block_count(); ++b) {
     for (const Parameter parameter : model.block(b).borrowed()) {
-      if (parameter->block == block) return true;
+      if (parameter->block == block && !parameter->frozen) return true;
     }
   }
   return false;
@@ -46,7 +46,7 @@ GradientPipeline::GradientPipeline(Device& device, Stream& compute, Communicator
   for (int b = 0; b < model.block_count(); ++b) {
     if (!is_borrowed(model, b)) continue;
     shared_[static_cast<std::size_t>(b)] =
-        allocate_host(fp32_bytes(partition.block(b).shard_numel()));  // zero pages
+        allocate_host(fp32_bytes(partition.part(b).shard_numel()));  // zero pages
   }
 }
 
@@ -55,16 +55,17 @@ GradientPipeline::~GradientPipeline() { staging_.close(); }
 std::size_t GradientPipeline::largest_bytes(const Model& model, const Partition& partition) {
   std::size_t largest = 0;
   for (int b = 0; b < model.block_count(); ++b) {
-    const BlockPartition& block = partition.block(b);
+    const BlockPartition& block = partition.part(b);
     std::size_t bytes = fp32_bytes(block.row_tiled() ? block.dense_numel() : block.numel());
     std::size_t tile = 0;
     for (const auto& spec : model.block(b).parameters()) {
-      if (!spec->row_tiled) continue;
+      if (!spec->row_tiled || spec->frozen) continue;
       const std::int64_t rows = std::min(kRowTile, spec->shape[0]);
       tile = std::max(tile, fp32_bytes(rows * spec->shape[1]));
     }
     // A head that borrows its table has the tiles of the table's owner open in its visit.
     for (const Parameter parameter : model.block(b).borrowed()) {
+      if (parameter->frozen) continue;
       const std::int64_t rows = std::min(kRowTile, parameter->shape[0]);
       tile = std::max(tile, fp32_bytes(rows * parameter->shape[1]));
     }
@@ -85,7 +86,7 @@ std::size_t GradientPipeline::staging_bytes(const ShardLayout& layout, const Res
 std::size_t GradientPipeline::shared_bytes(const Model& model, const Partition& partition) {
   std::size_t bytes = 0;
   for (int b = 0; b < model.block_count(); ++b) {
-    if (is_borrowed(model, b)) bytes += fp32_bytes(partition.block(b).shard_numel());
+    if (is_borrowed(model, b)) bytes += fp32_bytes(partition.part(b).shard_numel());
   }
   return bytes;
 }
@@ -111,7 +112,7 @@ GradientPipeline::Open GradientPipeline::open(int block, std::int64_t begin, std
 }
 
 TensorView GradientPipeline::begin_dense(int block) {
-  const BlockPartition& partition = partition_.block(block);
+  const BlockPartition& partition = partition_.part(block);
   const std::int64_t numel = partition.row_tiled() ? partition.dense_numel() : partition.numel();
   if (numel == 0) return {};
   dense_ = open(block, 0, numel);
@@ -126,7 +127,7 @@ TensorView GradientPipeline::begin_rows(Parameter parameter, std::int64_t row_be
                                         std::int64_t rows) {
   const std::int64_t columns = parameter->shape[1];
   const std::int64_t begin =
-      partition_.block(parameter->block).placement(parameter).offset + row_begin * columns;
+      partition_.part(parameter->block).placement(parameter).offset + row_begin * columns;
   rows_ = open(parameter->block, begin, rows * columns);
   return rows_.accumulator.reshape({rows, columns});
 }
@@ -134,7 +135,7 @@ TensorView GradientPipeline::begin_rows(Parameter parameter, std::int64_t row_be
 void GradientPipeline::finish_rows() { send(rows_); }
 
 void GradientPipeline::send(Open& open) {
-  const std::int64_t shard = partition_.block(open.block).shard_numel();
+  const std::int64_t shard = partition_.part(open.block).shard_numel();
   Stream& lane = shards_.stream();
   lane.wait(compute_.record());
   if (open.numel == shard * shards_.size()) {
@@ -177,7 +178,7 @@ void GradientPipeline::hand_over(int block, TensorView piece, std::int64_t shard
 Lease& GradientPipeline::assembly(int block) {
   Lease& lease = assemblies_[static_cast<std::size_t>(block)];
   if (lease) return lease;
-  lease = store_.reserve({block, Section::kGradient}, 0, partition_.block(block).shard_numel(),
+  lease = store_.reserve({block, Section::kGradient}, 0, partition_.part(block).shard_numel(),
                          staging_);
   // What no piece covers (padding) counts as zero; resident memory has never been anything else.
   if (!store_.resident({block, Section::kGradient})) {
@@ -190,13 +191,13 @@ void GradientPipeline::take_piece(int block, ConstTensorView piece, std::int64_t
   const Trace::Span span(clock_.trace(), TraceLane::kCopy, "round gradient", block, piece.bytes());
   const Buffer& shared = shared_[static_cast<std::size_t>(block)];
   if (shared.bytes() > 0) {
-    const TensorView sum(shared.data(), Dtype::kF32, {partition_.block(block).shard_numel()});
+    const TensorView sum(shared.data(), Dtype::kF32, {partition_.part(block).shard_numel()});
     add_to(piece, sum.flat(shard_begin, piece.numel()));
     return;
   }
   const Dtype dtype = resting_dtype();
   const TensorView section(assembly(block).memory().data(), dtype,
-                           {partition_.block(block).shard_numel()});
+                           {partition_.part(block).shard_numel()});
   round_to(piece, section.flat(shard_begin, piece.numel()));
 }
 
@@ -206,7 +207,7 @@ void GradientPipeline::settle(int block) {
   auto lease = std::make_shared<Lease>(std::move(assembly(block)));
   assemblies_[b] = Lease();
   const TensorView section(lease->memory().data(), resting_dtype(),
-                           {partition_.block(block).shard_numel()});
+                           {partition_.part(block).shard_numel()});
   const Buffer& shared = shared_[b];
   if (shared.bytes() > 0) {
     const TensorView sum(shared.data(), Dtype::kF32, section.shape());

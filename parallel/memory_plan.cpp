@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "core/units.h"
-#include "parallel/boundary_store.h"
 #include "parallel/gradient_pipeline.h"
 #include "parallel/parameter_streamer.h"
 
@@ -28,7 +27,7 @@ struct Candidate {
 class Planner {
  public:
   explicit Planner(const MemoryPlanInput& input) : in_(input), place_(input.placement) {
-    plan_.residency = Residency(blocks());
+    plan_.residency = Residency(parts());
     plan_.keep_gathered = place_.stage < 3;
     lay_out_state();
     size_fixed_buffers();
@@ -69,26 +68,21 @@ class Planner {
   }
 
  private:
-  int blocks() const { return in_.model.block_count(); }
+  int parts() const { return in_.partition.part_count(); }
   bool can_swap() const { return !place_.swap.empty(); }
   bool is_free(Section section) const {
     return place_.sections[static_cast<std::size_t>(section)] == Place::kAuto;
   }
-  std::size_t gradient_element() const { return size_bytes(place_.compute); }
-  BoundaryStore::Shape boundary_shape() const {
-    return {.boundaries = blocks() - 1,
-            .micro_batches = in_.shape.micro_batches,
-            .dtype = place_.compute,
-            .tokens = in_.shape.tokens(),
-            .hidden = in_.model.hidden_size()};
-  }
+  BoundaryStore::Shape boundary_shape() const { return strata::boundary_shape(in_); }
 
   void lay_out_state() {
-    for (int b = 0; b < blocks(); ++b) {
-      plan_.layout.shard_numel.push_back(in_.partition.block(b).shard_numel());
+    for (int part = 0; part < parts(); ++part) {
+      plan_.layout.shard_numel.push_back(in_.partition.part(part).shard_numel());
+      plan_.layout.frozen.push_back(in_.partition.frozen(part));
     }
-    plan_.layout.element_bytes = {2, 2, in_.state.m ? std::size_t{4} : 0,
-                                  in_.state.v ? std::size_t{4} : 0, gradient_element()};
+    const std::size_t compute = size_bytes(place_.compute);
+    plan_.layout.element_bytes = {
+        2, 2, in_.state.m ? std::size_t{4} : 0, in_.state.v ? std::size_t{4} : 0, compute, compute};
   }
 
   void size_fixed_buffers() {
@@ -111,9 +105,8 @@ class Planner {
     plan_.gradient_buffers = GradientPipeline::largest_bytes(in_.model, in_.partition);
     plan_.chunk_pool = can_swap() ? one_chunk() : 0;
     const BoundaryStore::Shape shape = boundary_shape();
-    plan_.boundaries_on_swap =
-        can_swap() && place_.activations != Place::kDram &&
-        BoundaryStore::least_slots(shape) < shape.boundaries * shape.micro_batches;
+    plan_.boundaries_on_swap = can_swap() && place_.activations != Place::kDram &&
+                               BoundaryStore::least_slots(shape) < shape.tensors();
     plan_.boundary_slots = BoundaryStore::least_slots(shape);
     plan_.boundaries = plan_.boundaries_on_swap
                            ? shape.tensor_bytes() * static_cast<std::size_t>(plan_.boundary_slots)
@@ -122,11 +115,15 @@ class Planner {
   }
 
   std::size_t one_chunk() const {
-    const std::int64_t largest = std::ranges::max(plan_.layout.shard_numel);
+    std::int64_t largest = 0;
+    for (int part = 0; part < in_.partition.block_count(); ++part) {
+      largest = std::max(largest, in_.partition.part(part).shard_numel());
+    }
     const double share = std::min(
         1.0, static_cast<double>(largest) / static_cast<double>(ShardUpdater::kChunkNumel));
     const auto bytes = static_cast<double>(ShardUpdater::chunk_bytes(plan_.layout));
-    return static_cast<std::size_t>(bytes * share) + kSectionCount * MemoryPool::kAlignment;
+    return static_cast<std::size_t>(bytes * share) +
+           (kStateSections.size() + 1) * MemoryPool::kAlignment;
   }
   std::size_t staging_for(const Residency& residency) const {
     return GradientPipeline::staging_bytes(plan_.layout, residency);
@@ -142,8 +139,9 @@ class Planner {
   /// them rest in memory that the device computes from.
   void use_weights_in_place() {
     if (!can_compute_in_place()) return;
-    for (int b = 0; b < blocks(); ++b) {
-      if (!plan_.residency.resident({b, Section::kHi})) return;
+    for (int part = 0; part < parts(); ++part) {
+      const SectionKey key = plan_.layout.weights(part);
+      if (plan_.layout.bytes(key) > 0 && !plan_.residency.resident(key)) return;
     }
     plan_.weights_in_place = true;
     plan_.keep_gathered = false;
@@ -155,13 +153,14 @@ class Planner {
 
   /// All weights at once, where the memory for gathered blocks that this frees makes room for them.
   void place_weights() {
-    if (!can_compute_in_place() || !is_free(Section::kHi)) return;
+    if (!can_compute_in_place() || !is_free(Section::kHi) || !is_free(Section::kWeights)) return;
     std::uint64_t all = 0;
-    for (int b = 0; b < blocks(); ++b) all += plan_.layout.bytes({b, Section::kHi});
+    for (int part = 0; part < parts(); ++part)
+      all += plan_.layout.bytes(plan_.layout.weights(part));
     if (all > left_ + plan_.gathered) return;
     left_ += plan_.gathered;
     left_ -= all;
-    for (int b = 0; b < blocks(); ++b) make_resident({b, Section::kHi});
+    for (int part = 0; part < parts(); ++part) make_resident(plan_.layout.weights(part));
     use_weights_in_place();
   }
 
@@ -173,13 +172,13 @@ class Planner {
   void decide_by_hand() {
     for (int s = 0; s < kSectionCount; ++s) {
       if (place_.sections[static_cast<std::size_t>(s)] != Place::kDram) continue;
-      for (int b = 0; b < blocks(); ++b) make_resident({b, static_cast<Section>(s)});
+      for (int part = 0; part < parts(); ++part) make_resident({part, static_cast<Section>(s)});
     }
     if (can_swap()) plan_.gradient_staging = staging_for(plan_.residency);
   }
   void make_everything_resident() {
-    for (int b = 0; b < blocks(); ++b) {
-      for (int s = 0; s < kSectionCount; ++s) make_resident({b, static_cast<Section>(s)});
+    for (int part = 0; part < parts(); ++part) {
+      for (int s = 0; s < kSectionCount; ++s) make_resident({part, static_cast<Section>(s)});
     }
   }
 
@@ -192,17 +191,21 @@ class Planner {
   void place_gradients() {
     if (!is_free(Section::kGradient)) return;
     std::uint64_t all = 0;
-    for (int b = 0; b < blocks(); ++b) all += plan_.layout.bytes({b, Section::kGradient});
+    for (int b = 0; b < in_.partition.block_count(); ++b) {
+      all += plan_.layout.bytes({b, Section::kGradient});
+    }
     // The staging buffer is not needed when nothing is spilled.
     left_ += plan_.gradient_staging;
     if (take(all)) {
-      for (int b = 0; b < blocks(); ++b) make_resident({b, Section::kGradient});
+      for (int b = 0; b < in_.partition.block_count(); ++b) make_resident({b, Section::kGradient});
       plan_.gradient_staging = 0;
       return;
     }
     left_ -= plan_.gradient_staging;
     std::vector<Candidate> candidates;
-    for (int b = 0; b < blocks(); ++b) candidates.push_back(candidate({b, Section::kGradient}, 2));
+    for (int b = 0; b < in_.partition.block_count(); ++b) {
+      candidates.push_back(candidate({b, Section::kGradient}, 2));
+    }
     take_in_order(candidates);
   }
 
@@ -236,7 +239,10 @@ class Planner {
   /// Gathered bytes of the median block.
   std::size_t typical_visit() const {
     std::vector<std::int64_t> numel;
-    for (int b = 0; b < blocks(); ++b) numel.push_back(in_.partition.block(b).numel());
+    const int blocks = in_.partition.block_count();
+    for (int b = 0; b < blocks; ++b) {
+      numel.push_back(in_.partition.part(b).numel() + in_.partition.part(blocks + b).numel());
+    }
     const auto middle = numel.begin() + static_cast<std::ptrdiff_t>(numel.size() / 2);
     std::ranges::nth_element(numel, middle);
     return static_cast<std::size_t>(*middle) * size_bytes(place_.compute);
@@ -258,15 +264,19 @@ class Planner {
   /// Sections that save more than so many transfers per byte, those that save most first.
   void fill(double transfers) {
     std::vector<Candidate> candidates;
-    for (int b = 0; b < blocks(); ++b) {
+    const auto consider = [&](SectionKey key, double accesses) {
+      if (is_free(key.section) && plan_.layout.bytes(key) > 0 && accesses > transfers) {
+        candidates.push_back(candidate(key, accesses));
+      }
+    };
+    for (int part = 0; part < parts(); ++part) {
+      const double gathers = in_.plan.gathers(part);
       for (const Section section : kStateSections) {
         const bool weights =
             section == Section::kHi || (section == Section::kLo && place_.compute == Dtype::kF32);
-        const double reads = weights ? in_.plan.gathers(b) : 1;
-        if (is_free(section) && plan_.layout.bytes({b, section}) > 0 && reads + 1 > transfers) {
-          candidates.push_back(candidate({b, section}, reads + 1));
-        }
+        consider({part, section}, (weights ? gathers : 1) + 1);
       }
+      consider({part, Section::kWeights}, gathers);  // never written
     }
     take_in_order(candidates);
   }
@@ -304,6 +314,15 @@ bool wants_swap(const PlacementRequest& placement) {
 
 }  // namespace
 
+BoundaryStore::Shape boundary_shape(const MemoryPlanInput& input) {
+  return {.boundaries = input.model.block_count() - 1,
+          .passing = input.plan.passing_boundaries(),
+          .micro_batches = input.shape.micro_batches,
+          .dtype = input.placement.compute,
+          .tokens = input.shape.tokens(),
+          .hidden = input.model.hidden_size()};
+}
+
 std::size_t MemoryPlan::dram() const {
   return gathered + gradient_buffers + chunk_pool + gradient_staging + shared_gradients +
          workspace + boundaries + boundary_gradients + batch + resident;
@@ -332,26 +351,28 @@ SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan
   SwapTraffic traffic;
   const bool fp32 = input.placement.compute == Dtype::kF32;
   const bool lazy = input.placement.update == UpdateTiming::kLazy;
-  std::vector<bool> gathered(static_cast<std::size_t>(input.model.block_count()), false);
-  const auto swapped = [&](int block, Section section) -> std::uint64_t {
-    const SectionKey key{block, section};
+  std::vector<bool> gathered(static_cast<std::size_t>(input.partition.part_count()), false);
+  const auto swapped = [&](int part, Section section) -> std::uint64_t {
+    const SectionKey key{part, section};
     return plan.residency.resident(key) ? 0 : plan.layout.bytes(key);
   };
-  const auto weights = [&](int block) -> std::uint64_t {
-    const bool first = !gathered[static_cast<std::size_t>(block)];
-    gathered[static_cast<std::size_t>(block)] = true;
+  const auto weights = [&](int part) -> std::uint64_t {
+    if (input.partition.frozen(part)) {
+      return plan.keep_gathered ? 0 : swapped(part, Section::kWeights);
+    }
+    const bool first = !gathered[static_cast<std::size_t>(part)];
+    gathered[static_cast<std::size_t>(part)] = true;
     // Kept weights stand in for hi, except that a lazy update of an fp32 block, which runs as it is
     // gathered first, needs both halves, and that a fused one makes its next gather load it anew.
     const bool kept = plan.keep_gathered && !(first && (fp32 || !lazy));
-    return kept ? 0 : swapped(block, Section::kHi) + (fp32 ? swapped(block, Section::kLo) : 0);
+    return kept ? 0 : swapped(part, Section::kHi) + (fp32 ? swapped(part, Section::kLo) : 0);
   };
   for (const PlannedVisit& visit : input.plan.visits()) {
     const bool forward = visit.phase == Phase::kForward;
     std::uint64_t& read = forward ? traffic.forward_read : traffic.backward_read;
     std::uint64_t& written = forward ? traffic.forward_written : traffic.backward_written;
     const int b = visit.block;
-    if (visit.gathers) read += weights(b);
-    for (const int other : visit.borrowed) read += weights(other);
+    for (const int part : visit.parts) read += weights(part);
     if (visit.updates_before || visit.updates_after) {
       if (visit.updates_after && (fp32 || !visit.gathers)) read += swapped(b, Section::kHi);
       if (!(fp32 && visit.updates_before)) read += swapped(b, Section::kLo);

@@ -6,6 +6,7 @@
 #include "core/model/block.h"
 #include "optimizer/update_rule.h"
 #include "parallel/block_costs.h"
+#include "parallel/boundary_store.h"
 #include "parallel/partition.h"
 #include "parallel/plan.h"
 #include "parallel/trainer_options.h"
@@ -52,6 +53,9 @@ struct MemoryPlanInput {
   PlacementRequest placement;
   bool host_accessible = true;  ///< Device::is_host_accessible()
 };
+
+/// The activations between blocks of a step.
+BoundaryStore::Shape boundary_shape(const MemoryPlanInput& input);
 
 /// Fixed buffers first, then boundary activations and room to look ahead, and with what is left the
 /// sections that save most I/O per byte: weights that are gathered twice, gradients, the rest. A

@@ -6,24 +6,17 @@
 namespace strata {
 namespace {
 
-std::vector<int> gathered_blocks(const PlannedVisit& visit) {
-  std::vector<int> blocks;
-  if (visit.gathers) blocks.push_back(visit.block);
-  blocks.insert(blocks.end(), visit.borrowed.begin(), visit.borrowed.end());
-  return blocks;
-}
-
 std::size_t bytes_of(std::int64_t numel, Dtype dtype) {
   return static_cast<std::size_t>(numel) * size_bytes(dtype);
 }
 
-/// The largest sum over a visit's blocks of what `numel` says of them.
+/// The largest sum over a visit's parts of what `numel` says of them.
 template <typename Numel>
 std::size_t largest_visit(const Plan& plan, Dtype compute, Numel&& numel) {
   std::size_t largest = 0;
   for (const PlannedVisit& visit : plan.visits()) {
     std::size_t bytes = 0;
-    for (const int block : gathered_blocks(visit)) bytes += bytes_of(numel(block), compute);
+    for (const int part : visit.parts) bytes += bytes_of(numel(part), compute);
     largest = std::max(largest, bytes);
   }
   return largest;
@@ -32,7 +25,9 @@ std::size_t largest_visit(const Plan& plan, Dtype compute, Numel&& numel) {
 }  // namespace
 
 ConstTensorView Visit::weight(Parameter parameter) const {
-  const auto found = std::ranges::find(gathered_, parameter->block, &Gathered::block);
+  const auto found = std::ranges::find_if(gathered_, [parameter](const Gathered& gathered) {
+    return gathered.block == parameter->block && gathered.frozen == parameter->frozen;
+  });
   expects(found != gathered_.end(), "the parameter's block is not part of this visit");
   const Placement& placement = found->partition->placement(parameter);
   return found->flat.flat(placement.offset, placement.numel).reshape(parameter->shape);
@@ -40,21 +35,21 @@ ConstTensorView Visit::weight(Parameter parameter) const {
 
 std::size_t ParameterStreamer::largest_visit_bytes(const Partition& partition, const Plan& plan,
                                                    Dtype compute) {
-  return largest_visit(plan, compute, [&](int b) { return partition.block(b).numel(); });
+  return largest_visit(plan, compute, [&](int part) { return partition.part(part).numel(); });
 }
 
 std::size_t ParameterStreamer::staging_bytes(const StreamerOptions& options, const Device& device,
                                              const Partition& partition, const Plan& plan) {
   if (device.is_host_accessible()) return 0;
-  const std::size_t one =
-      largest_visit(plan, options.compute, [&](int b) { return partition.block(b).shard_numel(); });
+  const std::size_t one = largest_visit(
+      plan, options.compute, [&](int part) { return partition.part(part).shard_numel(); });
   return one * static_cast<std::size_t>(options.prefetch_depth + 1);
 }
 
 std::size_t ParameterStreamer::all_blocks_bytes(const Partition& partition, Dtype compute) {
   std::size_t bytes = 0;
-  for (int b = 0; b < partition.block_count(); ++b) {
-    bytes += bytes_of(partition.block(b).numel(), compute);
+  for (int part = 0; part < partition.part_count(); ++part) {
+    bytes += bytes_of(partition.part(part).numel(), compute);
   }
   return bytes;
 }
@@ -73,15 +68,15 @@ ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& dev
       clock_(clock),
       slots_(memory),
       staging_(staging),
-      kept_complete_(static_cast<std::size_t>(partition.block_count()), false),
+      kept_complete_(static_cast<std::size_t>(partition.part_count()), false),
       pending_(kept_complete_.size()),
       stored_(kept_complete_.size()),
       ahead_(kept_complete_.size()),
       copy_(device.is_host_accessible() ? nullptr : device.make_stream()) {
   if (!options.keep_gathered) return;
   std::size_t offset = 0;
-  for (int b = 0; b < partition.block_count(); ++b) {
-    const std::int64_t numel = partition.block(b).numel();
+  for (int part = 0; part < partition.part_count(); ++part) {
+    const std::int64_t numel = partition.part(part).numel();
     expects(offset + bytes_of(numel, options.compute) <= memory.size(),
             "the memory does not hold all gathered blocks");
     kept_.emplace_back(memory.data() + offset, options.compute, Shape{numel});
@@ -121,10 +116,12 @@ Visit& ParameterStreamer::acquire(int index, int limit) {
 bool ParameterStreamer::submit() {
   auto visit = std::make_unique<Visit>();
   visit->planned_ = &plan_.visit(next_ % plan_.size());
-  for (const int block : gathered_blocks(*visit->planned_)) {
+  for (const int part : visit->planned_->parts) {
     Visit::Gathered gathered;
-    gathered.block = block;
-    gathered.partition = &partition_.block(block);
+    gathered.part = part;
+    gathered.block = partition_.block_of(part);
+    gathered.frozen = partition_.frozen(part);
+    gathered.partition = &partition_.part(part);
     visit->gathered_.push_back(gathered);
   }
   if (!place(*visit)) return false;
@@ -144,7 +141,7 @@ bool ParameterStreamer::place(Visit& visit) {
   if (bytes == 0) return true;
   if (options_.weights_in_place) {
     for (Visit::Gathered& gathered : visit.gathered_) {
-      gathered.flat = gathered.host_part = updater_.resident_weights(gathered.block);
+      gathered.flat = gathered.host_part = updater_.resident_weights(gathered.part);
     }
     return true;
   }
@@ -166,7 +163,7 @@ bool ParameterStreamer::place(Visit& visit) {
   std::byte* host_memory = visit.staging_.memory.data();
   for (Visit::Gathered& gathered : visit.gathered_) {
     if (options_.keep_gathered) {
-      gathered.flat = kept_[static_cast<std::size_t>(gathered.block)];
+      gathered.flat = kept_[static_cast<std::size_t>(gathered.part)];
     } else {
       gathered.flat = {device_memory, options_.compute, Shape{gathered.partition->numel()}};
       device_memory += gathered.flat.bytes();
@@ -182,57 +179,57 @@ bool ParameterStreamer::place(Visit& visit) {
 
 void ParameterStreamer::submit_reads(Visit& visit) {
   for (Visit::Gathered& gathered : visit.gathered_) {
-    const auto block = static_cast<std::size_t>(gathered.block);
+    const auto part = static_cast<std::size_t>(gathered.part);
     ShardJob job;
-    job.block = gathered.block;
+    job.part = gathered.part;
     job.weights = gathered.host_part;
-    bool updates = visit.planned_->updates_before && gathered.block == visit.planned_->block;
-    if (updates && updater_.weights_stay(gathered.block)) {
-      submit_update(gathered.block);
-      updates = ahead_[block].has_value();
-      if (updates) stored_[block] = *std::exchange(ahead_[block], std::nullopt);
+    bool updates = visit.planned_->updates_before && gathered.part == visit.planned_->block;
+    if (updates && updater_.weights_stay(gathered.part)) {
+      submit_update(gathered.part);
+      updates = ahead_[part].has_value();
+      if (updates) stored_[part] = *std::exchange(ahead_[part], std::nullopt);
     } else if (updates) {
-      job.decision = std::exchange(pending_[block], nullptr);
+      job.decision = std::exchange(pending_[part], nullptr);
       updates = job.decision != nullptr;
     }
     if (options_.weights_in_place) {
-      gathered.part_ready = stored_[block];
+      gathered.part_ready = stored_[part];
       continue;
     }
-    gathered.kept = kept_complete_[block] && !updates;
+    gathered.kept = kept_complete_[part] && !updates;
     if (gathered.kept) continue;
     job.weights_free = visit.slot_.free;
     job.weights_free.insert(job.weights_free.end(), visit.staging_.free.begin(),
                             visit.staging_.free.end());
-    job.weights_loaded = kept_complete_[block] && !copy_;
-    job.sections_stored = stored_[block];
+    job.weights_loaded = kept_complete_[part] && !copy_;
+    job.sections_stored = stored_[part];
     const ShardUpdater::Submitted submitted = updater_.submit(job);
     gathered.part_ready = submitted.done;
     gathered.written = submitted.written;
-    if (job.decision) stored_[block] = submitted.done;
-    kept_complete_[block] = options_.keep_gathered;
+    if (job.decision) stored_[part] = submitted.done;
+    kept_complete_[part] = options_.keep_gathered;
   }
 }
 
 void ParameterStreamer::submit_updates(int limit) {
   for (int index = next_; index < limit; ++index) {
     const PlannedVisit& visit = plan_.visit(index % plan_.size());
-    const std::vector<int> blocks = gathered_blocks(visit);
     // What has to be read queues behind updates, which may wait for the end of this step.
-    const bool stay = std::ranges::all_of(blocks, [&](int b) { return updater_.weights_stay(b); });
+    const bool stay =
+        std::ranges::all_of(visit.parts, [&](int part) { return updater_.weights_stay(part); });
     if (!stay) return;
     if (visit.updates_before && visit.gathers) submit_update(visit.block);
   }
 }
 
-void ParameterStreamer::submit_update(int block) {
-  const auto b = static_cast<std::size_t>(block);
-  if (!pending_[b]) return;
+void ParameterStreamer::submit_update(int part) {
+  const auto p = static_cast<std::size_t>(part);
+  if (!pending_[p]) return;
   ShardJob job;
-  job.block = block;
-  job.decision = std::exchange(pending_[b], nullptr);
-  job.sections_stored = stored_[b];
-  ahead_[b] = updater_.submit(job).done;
+  job.part = part;
+  job.decision = std::exchange(pending_[p], nullptr);
+  job.sections_stored = stored_[p];
+  ahead_[p] = updater_.submit(job).done;
 }
 
 void ParameterStreamer::submit_gather(Visit& visit) {
@@ -279,13 +276,13 @@ void ParameterStreamer::update_now(Visit& visit,
                                    const std::shared_ptr<const StepDecision>& decision,
                                    const Event& gradient_at_rest) {
   const auto own =
-      std::ranges::find(visit.gathered_, visit.planned_->block, &Visit::Gathered::block);
-  const int block = visit.planned_->block;
+      std::ranges::find(visit.gathered_, visit.planned_->block, &Visit::Gathered::part);
+  const int part = visit.planned_->block;  // the trainable one
   ShardJob job;
-  job.block = block;
+  job.part = part;
   job.decision = decision;
   job.gradient_at_rest = gradient_at_rest;
-  job.sections_stored = stored_[static_cast<std::size_t>(block)];
+  job.sections_stored = stored_[static_cast<std::size_t>(part)];
   // bf16 weights in the host's memory are hi, and become the new one. Kept weights are on the
   // device only, and fp32 weights are of no use any more.
   const bool holds_hi =
@@ -295,9 +292,9 @@ void ParameterStreamer::update_now(Visit& visit,
     job.weights_loaded = true;
   }
   const ShardUpdater::Submitted submitted = updater_.submit(job);
-  stored_[static_cast<std::size_t>(block)] = submitted.done;
+  stored_[static_cast<std::size_t>(part)] = submitted.done;
   if (holds_hi) own->written = submitted.written;
-  kept_complete_[static_cast<std::size_t>(block)] = false;
+  kept_complete_[static_cast<std::size_t>(part)] = false;
 }
 
 }  // namespace strata

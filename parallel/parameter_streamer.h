@@ -22,9 +22,11 @@ class Visit {
 
  private:
   friend class ParameterStreamer;
-  /// One block's flat buffer.
+  /// One part's flat buffer.
   struct Gathered {
+    int part = 0;
     int block = 0;
+    bool frozen = false;
     const BlockPartition* partition = nullptr;
     TensorView flat;       // [partition->numel()] on the device
     TensorView host_part;  // this rank's shard in host memory: the part of `flat` where the host
@@ -94,15 +96,15 @@ class ParameterStreamer {
                   const Event& gradient_at_rest);
   /// Blocks until every update that was submitted can be fetched.
   void settle() const;
-  /// The sections of a block were changed behind the streamer's back; nothing is under way.
-  void forget(int block) { kept_complete_[static_cast<std::size_t>(block)] = false; }
+  /// The sections of a part were changed behind the streamer's back; nothing is under way.
+  void forget(int part) { kept_complete_[static_cast<std::size_t>(part)] = false; }
 
  private:
   bool submit();
   bool place(Visit& visit);
   void submit_reads(Visit& visit);
   void submit_updates(int limit);
-  void submit_update(int block);
+  void submit_update(int part);
   void submit_gather(Visit& visit);
   TensorView shard_of(const Visit::Gathered& gathered) const;
 
@@ -115,10 +117,10 @@ class ParameterStreamer {
   LaneClock& clock_;
   SlotArena slots_;
   SlotArena staging_;
-  std::vector<TensorView> kept_;                              // keep_gathered: by block
-  std::vector<bool> kept_complete_;                           // by block
-  std::vector<std::shared_ptr<const StepDecision>> pending_;  // by block; null: none
-  std::vector<Event> stored_;  // by block: the update of its last submitted visit can be fetched
+  std::vector<TensorView> kept_;                              // keep_gathered: by part
+  std::vector<bool> kept_complete_;                           // by part
+  std::vector<std::shared_ptr<const StepDecision>> pending_;  // by part; null: none
+  std::vector<Event> stored_;  // by part: the update of its last submitted visit can be fetched
   std::vector<std::optional<Event>> ahead_;  // the same of an update submitted before its visit
   std::deque<std::unique_ptr<Visit>>
       window_;                    // submitted, not released; the front is the current one

@@ -8,10 +8,14 @@
 
 namespace strata {
 
-BlockPartition::BlockPartition(const Block& block, int ranks) : ranks_(ranks) {
+int part_of(const Model& model, Parameter parameter) {
+  return parameter->block + (parameter->frozen ? model.block_count() : 0);
+}
+
+BlockPartition::BlockPartition(const Block& block, int ranks, bool frozen) : ranks_(ranks) {
   for (const bool row_tiled : {false, true}) {
     for (const auto& spec : block.parameters()) {
-      if (spec->row_tiled != row_tiled) continue;
+      if (spec->row_tiled != row_tiled || spec->frozen != frozen) continue;
       const std::int64_t numel = spec->shape.numel();
       placements_.push_back({spec.get(), end_, numel});
       parameter_numel_ += numel;
@@ -24,7 +28,7 @@ BlockPartition::BlockPartition(const Block& block, int ranks) : ranks_(ranks) {
 
 const Placement& BlockPartition::placement(Parameter parameter) const {
   const auto found = std::ranges::find(placements_, parameter, &Placement::parameter);
-  expects(found != placements_.end(), "the parameter belongs to another block");
+  expects(found != placements_.end(), "the parameter belongs to another part");
   return *found;
 }
 
@@ -36,7 +40,7 @@ std::vector<UpdateSegment> BlockPartition::segments(int rank, std::int64_t begin
   for (const Placement& placement : placements_) {
     const std::int64_t from = std::max(first, placement.offset);
     const std::int64_t to = std::min(last, placement.offset + placement.numel);
-    if (from >= to || placement.parameter->frozen) continue;
+    if (from >= to) continue;
     result.push_back({from - first, to - first, placement.parameter->decay});
   }
   return result;
@@ -47,7 +51,11 @@ Partition::Partition(const Model& model, int ranks) : ranks_(ranks) {
     throw UsageError(fmt::format("{} ranks are more than the model's {} parameters: start fewer",
                                  ranks, model.parameter_count()));
   }
-  for (int i = 0; i < model.block_count(); ++i) blocks_.emplace_back(model.block(i), ranks);
+  for (const bool frozen : {false, true}) {
+    for (int b = 0; b < model.block_count(); ++b) {
+      parts_.emplace_back(model.block(b), ranks, frozen);
+    }
+  }
 }
 
 }  // namespace strata

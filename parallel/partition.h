@@ -23,15 +23,18 @@ inline constexpr std::int64_t kParameterAlignment = 64;
 /// be read straight into their place in the flat buffer.
 inline constexpr std::int64_t kShardAlignment = 2048;
 
-/// The flat buffer of one block and its cut into equal shards. Row-tiled parameters come last. What
-/// is not a parameter is padding: zero, and outside every norm and update.
+/// Index of the part of its model that holds a parameter (class Partition).
+int part_of(const Model& model, Parameter parameter);
+
+/// The flat buffer of one part of a block, its trainable or its frozen parameters, and its cut into
+/// equal shards. Row-tiled parameters come last. What is not a parameter is padding: zero, and
+/// outside every norm and update. A part may be empty.
 class BlockPartition {
  public:
-  BlockPartition(const Block& block, int ranks);
+  BlockPartition(const Block& block, int ranks, bool frozen = false);
 
   std::span<const Placement> placements() const noexcept { return placements_; }
-  const Placement& placement(
-      Parameter parameter) const;  ///< @throws Error if it is another block's
+  const Placement& placement(Parameter parameter) const;  ///< @throws Error if it is another part's
   std::int64_t shard_numel() const noexcept { return shard_numel_; }
   std::int64_t numel() const noexcept { return shard_numel_ * ranks_; }  ///< of the flat buffer
   /// Elements without padding.
@@ -42,7 +45,7 @@ class BlockPartition {
   bool row_tiled() const noexcept { return dense_numel_ < end_; }
   int ranks() const noexcept { return ranks_; }
 
-  /// The trainable runs within elements [begin, end) of rank `rank`'s shard, relative to `begin`.
+  /// The parameters within elements [begin, end) of rank `rank`'s shard, relative to `begin`.
   std::vector<UpdateSegment> segments(int rank, std::int64_t begin, std::int64_t end) const;
 
  private:
@@ -55,18 +58,22 @@ class BlockPartition {
 };
 
 /// Which range of which parameter lies in whose shard. Immutable; the same on every rank.
+///
+/// Of n blocks, part b is the trainable one of block b and part n + b its frozen one. Parts are
+/// what is gathered, and what has sections: a frozen part has its weights only.
 class Partition {
  public:
   Partition(const Model& model, int ranks);
-  const BlockPartition& block(int index) const {
-    return blocks_.at(static_cast<std::size_t>(index));
-  }
-  int block_count() const noexcept { return static_cast<int>(blocks_.size()); }
+  const BlockPartition& part(int index) const { return parts_.at(static_cast<std::size_t>(index)); }
+  int part_count() const noexcept { return static_cast<int>(parts_.size()); }
+  int block_count() const noexcept { return part_count() / 2; }
+  int block_of(int part) const noexcept { return part % block_count(); }
+  bool frozen(int part) const noexcept { return part >= block_count(); }
   int ranks() const noexcept { return ranks_; }
 
  private:
   int ranks_;
-  std::vector<BlockPartition> blocks_;
+  std::vector<BlockPartition> parts_;
 };
 
 }  // namespace strata

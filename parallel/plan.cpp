@@ -3,13 +3,25 @@
 #include <algorithm>
 #include <set>
 
+#include "parallel/partition.h"
+
 namespace strata {
 namespace {
 
-std::vector<int> borrowed_blocks(const Block& block) {
-  std::set<int> owners;
-  for (const Parameter parameter : block.borrowed()) owners.insert(parameter->block);
-  return {owners.begin(), owners.end()};
+std::vector<int> borrowed_parts(const Model& model, int block) {
+  std::set<int> parts;
+  for (const Parameter parameter : model.block(block).borrowed()) {
+    parts.insert(part_of(model, parameter));
+  }
+  return {parts.begin(), parts.end()};
+}
+
+std::vector<int> own_parts(const Model& model, int block) {
+  std::set<int> parts;
+  for (const auto& spec : model.block(block).parameters()) {
+    parts.insert(part_of(model, spec.get()));
+  }
+  return {parts.begin(), parts.end()};
 }
 
 /// FNV-1a over whatever two ranks could disagree about.
@@ -52,35 +64,40 @@ std::uint64_t hash_of(const Model& model, std::span<const PlannedVisit> visits) 
 
 Plan::Plan(const Model& model, UpdateTiming timing) {
   const int last = model.block_count() - 1;
+  const int lowest = model.lowest_trainable();
+  if (lowest > last) {
+    throw UsageError("every parameter of the model is frozen: nothing is left to train");
+  }
   for (int block = 0; block < last; ++block) {
-    visits_.push_back({.block = block, .borrowed = borrowed_blocks(model.block(block))});
+    visits_.push_back({.block = block, .borrowed = borrowed_parts(model, block)});
   }
   turn_ = last;
-  for (int block = last; block >= 0; --block) {
+  for (int block = last; block >= lowest; --block) {
     const bool reads = block == last || model.block(block).backward_needs_weights();
-    visits_.push_back(
-        {.block = block,
-         .phase = Phase::kBackward,
-         .gathers = reads,
-         .borrowed = reads ? borrowed_blocks(model.block(block)) : std::vector<int>{}});
+    visits_.push_back({.block = block,
+                       .phase = Phase::kBackward,
+                       .gathers = reads,
+                       .borrowed = reads ? borrowed_parts(model, block) : std::vector<int>{}});
   }
   // The first visit that gathers a block runs its lazy update; the last of its own backward visit
   // completes its gradient, since borrowers come later in the model and so earlier in this phase.
   std::set<int> seen;
   for (PlannedVisit& visit : visits_) {
-    visit.updates_before =
-        timing == UpdateTiming::kLazy && visit.gathers && seen.insert(visit.block).second;
-    visit.completes_gradient = visit.phase == Phase::kBackward;
+    const bool trainable = model.block(visit.block).trainable();
+    if (visit.gathers) visit.parts = own_parts(model, visit.block);
+    visit.parts.insert(visit.parts.end(), visit.borrowed.begin(), visit.borrowed.end());
+    visit.updates_before = timing == UpdateTiming::kLazy && visit.gathers && trainable &&
+                           seen.insert(visit.block).second;
+    visit.completes_gradient = visit.phase == Phase::kBackward && trainable;
     visit.updates_after = timing == UpdateTiming::kFused && visit.completes_gradient;
   }
   hash_ = hash_of(model, visits_);
 }
 
-int Plan::gathers(int block) const {
+int Plan::gathers(int part) const {
   int count = 0;
   for (const PlannedVisit& visit : visits_) {
-    count += visit.gathers && visit.block == block;
-    count += static_cast<int>(std::ranges::count(visit.borrowed, block));
+    count += static_cast<int>(std::ranges::count(visit.parts, part));
   }
   return count;
 }

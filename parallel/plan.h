@@ -24,14 +24,18 @@ struct PlannedVisit {
   bool updates_before = false;      ///< lazy: a pending update of the block runs as it is gathered
   bool completes_gradient = false;  ///< no later visit of the step adds to the block's gradient
   bool updates_after = false;  ///< fused: the update runs when this visit's gradient is reduced
-  std::vector<int> borrowed;   ///< other blocks whose weights it reads (tied tables), gathered too
+  std::vector<int> borrowed =
+      {};                       ///< parts of other blocks that it reads (tied tables), gathered too
+  std::vector<int> parts = {};  ///< everything gathered: of its own, then what it borrows
 };
 
 /// The sequence of visits of one training step: forward over all blocks but the last, then backward
-/// from the last to the first. Immutable, the same on every rank. The forward part followed by the
-/// last block's visit is also evaluation, and without computing it is what flushes pending updates.
+/// from the last to the lowest that is trained. Immutable, the same on every rank. The forward part
+/// followed by the last block's visit is also evaluation, and without computing it is what flushes
+/// pending updates.
 class Plan {
  public:
+  /// @throws UsageError if no parameter of the model is trainable
   Plan(const Model& model, UpdateTiming timing);
 
   std::span<const PlannedVisit> visits() const noexcept { return visits_; }
@@ -39,8 +43,13 @@ class Plan {
   int size() const noexcept { return static_cast<int>(visits_.size()); }
   /// Index of the last block's visit: the first of the backward phase.
   int turn() const noexcept { return turn_; }
-  /// Visits of the step that gather the block's weights, as own or borrowed.
-  int gathers(int block) const;
+  /// The lowest block that is visited backward.
+  int lowest() const { return visits_.back().block; }
+  /// Boundaries (outputs of blocks) that no backward visit asks for: those below the lowest block's
+  /// input.
+  int passing_boundaries() const { return lowest() > 0 ? lowest() - 1 : 0; }
+  /// Visits of the step that gather the part, as own or borrowed.
+  int gathers(int part) const;
   /// Equal plans of equal models have equal hashes.
   std::uint64_t hash() const noexcept { return hash_; }
 

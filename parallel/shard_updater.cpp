@@ -59,27 +59,30 @@ ShardUpdater::ShardUpdater(const Partition& partition, int shard_rank, Dtype com
 ShardUpdater::~ShardUpdater() { pool_.close(); }
 
 std::size_t ShardUpdater::chunk_bytes(const ShardLayout& layout) {
-  std::size_t bytes = 0;
-  for (const std::size_t element : layout.element_bytes) bytes += element;
+  std::size_t bytes = layout.element_bytes[static_cast<std::size_t>(Section::kGradient)];
+  for (const Section section : kStateSections) {
+    bytes += layout.element_bytes[static_cast<std::size_t>(section)];
+  }
   return bytes * static_cast<std::size_t>(kChunkNumel);
 }
 
-bool ShardUpdater::weights_stay(int block) const {
-  return store_.resident({block, Section::kHi}) &&
-         (compute_ == Dtype::kBf16 || store_.resident({block, Section::kLo}));
+bool ShardUpdater::weights_stay(int part) const {
+  return store_.resident(store_.layout().weights(part)) &&
+         (compute_ == Dtype::kBf16 || partition_.frozen(part) ||
+          store_.resident({part, Section::kLo}));
 }
 
-TensorView ShardUpdater::resident_weights(int block) {
-  return {store_.memory({block, Section::kHi}).data(),
+TensorView ShardUpdater::resident_weights(int part) {
+  return {store_.memory(store_.layout().weights(part)).data(),
           Dtype::kBf16,
-          {partition_.block(block).shard_numel()}};
+          {partition_.part(part).shard_numel()}};
 }
 
 ShardUpdater::Submitted ShardUpdater::submit(const ShardJob& order) {
-  if (!order.decision && weights_stay(order.block)) return submit_load(order);
+  if (!order.decision && weights_stay(order.part)) return submit_load(order);
   auto job = std::make_shared<Job>();
   job->order = order;
-  const std::int64_t shard = partition_.block(order.block).shard_numel();
+  const std::int64_t shard = partition_.part(order.part).shard_numel();
   job->chunks.resize(static_cast<std::size_t>((shard + kChunkNumel - 1) / kChunkNumel));
   for (std::size_t c = 0; c < job->chunks.size(); ++c) {
     job->chunks[c].begin = static_cast<std::int64_t>(c) * kChunkNumel;
@@ -100,12 +103,12 @@ ShardUpdater::Submitted ShardUpdater::submit_load(const ShardJob& order) {
 void ShardUpdater::load(const ShardJob& order) {
   for (const Event& event : order.weights_free) event.wait();
   order.sections_stored.wait();
-  const std::span<const std::byte> hi = store_.memory({order.block, Section::kHi});
-  if (compute_ == Dtype::kBf16) {
+  const std::span<const std::byte> hi = store_.memory(store_.layout().weights(order.part));
+  if (compute_ == Dtype::kBf16 || partition_.frozen(order.part)) {
     std::memcpy(order.weights.data(), hi.data(), hi.size());
     return;
   }
-  const std::span<const std::byte> lo = store_.memory({order.block, Section::kLo});
+  const std::span<const std::byte> lo = store_.memory({order.part, Section::kLo});
   join(reinterpret_cast<const std::uint16_t*>(hi.data()),
        reinterpret_cast<const std::int16_t*>(lo.data()), order.weights.numel(),
        order.weights.as<float>());
@@ -139,10 +142,10 @@ void trace_transfer(Trace& trace, TraceLane lane, const char* what, std::uint64_
 
 }  // namespace
 
-std::uint64_t ShardUpdater::swapped_bytes(const Chunk& chunk, int block) const {
+std::uint64_t ShardUpdater::swapped_bytes(const Chunk& chunk, int part) const {
   std::uint64_t bytes = 0;
   for (int s = 0; s < kSectionCount; ++s) {
-    if (store_.resident({block, static_cast<Section>(s)})) continue;
+    if (store_.resident({part, static_cast<Section>(s)})) continue;
     bytes += chunk.leases[static_cast<std::size_t>(s)].memory().size();
   }
   return bytes;
@@ -150,9 +153,8 @@ std::uint64_t ShardUpdater::swapped_bytes(const Chunk& chunk, int block) const {
 
 std::size_t ShardUpdater::pool_bytes(SectionKey key, std::int64_t numel) const {
   if (store_.resident(key)) return 0;
-  const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(key.section)];
-  const std::size_t bytes = element * static_cast<std::size_t>(numel);
-  return round_up(bytes, MemoryPool::kAlignment);
+  return round_up(store_.layout().element(key) * static_cast<std::size_t>(numel),
+                  MemoryPool::kAlignment);
 }
 
 void ShardUpdater::take_room(const Job& job, Chunk& chunk, std::size_t bytes) {
@@ -165,10 +167,15 @@ void ShardUpdater::take_room(const Job& job, Chunk& chunk, std::size_t bytes) {
              std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
 }
 
+bool ShardUpdater::reads_in_place(const Job& job) const {
+  return !job.order.weights.empty() &&
+         (compute_ == Dtype::kBf16 || partition_.frozen(job.order.part));
+}
+
 void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
-  const auto key = [&](Section section) { return SectionKey{job.order.block, section}; };
+  const auto key = [&](Section section) { return SectionKey{job.order.part, section}; };
   std::vector<Section> wanted;
-  const bool in_place = compute_ == Dtype::kBf16 && !job.order.weights.empty();
+  const bool in_place = reads_in_place(job);
   if (!in_place) wanted = {Section::kHi, Section::kLo};
   if (job.order.decision) {
     if (in_place) wanted.push_back(Section::kLo);
@@ -192,21 +199,21 @@ void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
       job.order.decision->known.event().wait();
       job.order.gradient_at_rest.wait();
     }
-    const std::size_t element = store_.layout().element_bytes[static_cast<std::size_t>(section)];
+    const std::size_t element = store_.layout().element(key(section));
     chunk[section] = store_.fetch_into(key(section), chunk.begin, chunk.numel,
                                        room.first(element * static_cast<std::size_t>(chunk.numel)));
     room = room.subspan(bytes);
   }
 }
 
-/// hi straight into the memory of the visit.
+/// Weights straight into the memory of the visit.
 void ShardUpdater::read_weights(const Job& job, Chunk& chunk) {
-  const SectionKey key{job.order.block, Section::kHi};
+  const SectionKey key = store_.layout().weights(job.order.part);
   const TensorView part = job.order.weights.flat(chunk.begin, chunk.numel);
   const std::span<std::byte> memory(static_cast<std::byte*>(part.data()), part.bytes());
-  chunk[Section::kHi] = job.order.weights_loaded
-                            ? store_.adopt(key, chunk.begin, chunk.numel, memory)
-                            : store_.fetch_into(key, chunk.begin, chunk.numel, memory);
+  chunk[key.section] = job.order.weights_loaded
+                           ? store_.adopt(key, chunk.begin, chunk.numel, memory)
+                           : store_.fetch_into(key, chunk.begin, chunk.numel, memory);
 }
 
 void ShardUpdater::update(Job& job) {
@@ -217,7 +224,7 @@ void ShardUpdater::update(Job& job) {
       chunk.fetched.event().wait();
       for (const Lease& lease : chunk.leases) lease.ready().wait();
       trace_transfer(clock_.trace(), TraceLane::kRead, "read", chunk.submitted_ns, last_read_ns_,
-                     job.order.block, swapped_bytes(chunk, job.order.block));
+                     partition_.block_of(job.order.part), swapped_bytes(chunk, job.order.part));
       update_chunk(job, chunk);
       chunk.updated.complete();
     }
@@ -234,14 +241,14 @@ void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
     job.order.gradient_at_rest.wait();
   }
   const bool updates = decision && !decision->skip;
-  const bool joins = compute_ == Dtype::kF32 && !job.order.weights.empty();
+  const bool joins = !job.order.weights.empty() && !reads_in_place(job);
   if (!updates && !joins) return;
   const LaneClock::Span span(clock_, LaneTime::kUpdate, TraceLane::kUpdate,
-                             updates ? "update" : "join", job.order.block,
+                             updates ? "update" : "join", partition_.block_of(job.order.part),
                              chunk[Section::kHi].memory().size());
   if (updates) {
     const std::vector<UpdateSegment> segments =
-        partition_.block(job.order.block).segments(rank_, chunk.begin, chunk.begin + chunk.numel);
+        partition_.part(job.order.part).segments(rank_, chunk.begin, chunk.begin + chunk.numel);
     rule_.update({.numel = chunk.numel,
                   .hi = chunk[Section::kHi].as<std::uint16_t>(),
                   .lo = chunk[Section::kLo].as<std::int16_t>(),
@@ -267,7 +274,7 @@ void ShardUpdater::write(Job& job) {
     for (const Event& done : chunk.writes) done.wait();
     if (!chunk.writes.empty()) {
       trace_transfer(clock_.trace(), TraceLane::kWrite, "write", chunk.submitted_ns, last_write_ns_,
-                     job.order.block, swapped_bytes(chunk, job.order.block));
+                     partition_.block_of(job.order.part), swapped_bytes(chunk, job.order.part));
     }
     chunk.drop();
   }

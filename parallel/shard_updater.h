@@ -21,7 +21,7 @@ struct StepDecision {
 
 /// One pass over a shard.
 struct ShardJob {
-  int block = 0;
+  int part = 0;  ///< of the partition; with a decision, a trainable one
   /// Host memory for the shard's weights in the compute dtype, [shard_numel]; the job writes it.
   /// Empty: nobody wants them.
   TensorView weights;
@@ -31,7 +31,8 @@ struct ShardJob {
   Event sections_stored;
   /// Whether `weights` already holds hi, so that it is not read again (bf16 only).
   bool weights_loaded = false;
-  /// What to update with; null: only weights are wanted, from hi (and lo for fp32).
+  /// What to update with; null: only weights are wanted, from hi (and lo for fp32), or as they are
+  /// where the part is frozen.
   std::shared_ptr<const StepDecision> decision;
   /// The shard's gradient is at rest: nothing reads it before, nor before the decision is known.
   Event gradient_at_rest;
@@ -57,10 +58,10 @@ class ShardUpdater {
   /// What one chunk takes from the pool at most, when nothing of it is resident.
   static std::size_t chunk_bytes(const ShardLayout& layout);
 
-  /// Whether the block's weights rest in DRAM, so that no update needs memory of a visit.
-  bool weights_stay(int block) const;
-  /// hi of the whole shard where it rests. @pre bf16, weights_stay(block)
-  TensorView resident_weights(int block);
+  /// Whether the part's weights rest in DRAM, so that no update needs memory of a visit.
+  bool weights_stay(int part) const;
+  /// The whole shard's bf16 weights where they rest. @pre bf16, weights_stay(part)
+  TensorView resident_weights(int part);
 
   struct Submitted {
     Event done;     ///< the weights are complete, and a later fetch of the sections sees the update
@@ -77,12 +78,14 @@ class ShardUpdater {
   void read_chunk(const Job& job, Chunk& chunk);
   void read_weights(const Job& job, Chunk& chunk);
   void take_room(const Job& job, Chunk& chunk, std::size_t bytes);
+  /// Whether a chunk's weights are read straight into the job's memory.
+  bool reads_in_place(const Job& job) const;
   /// What a section of a chunk takes from the pool: nothing where it stays in DRAM.
   std::size_t pool_bytes(SectionKey key, std::int64_t numel) const;
   void update(Job& job);
   void update_chunk(const Job& job, Chunk& chunk);
   void write(Job& job);
-  std::uint64_t swapped_bytes(const Chunk& chunk, int block) const;
+  std::uint64_t swapped_bytes(const Chunk& chunk, int part) const;
 
   const Partition& partition_;
   int rank_;

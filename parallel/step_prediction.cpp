@@ -23,44 +23,45 @@ class LoadCounter {
       : in_(input),
         plan_(plan),
         ranks_(ranks),
-        gathered_(static_cast<std::size_t>(input.model.block_count()), false) {}
+        gathered_(static_cast<std::size_t>(input.partition.part_count()), false) {}
 
   void add(const PlannedVisit& visit, PhaseLoad& load) {
-    if (visit.gathers) gather(visit.block, load);
-    for (const int block : visit.borrowed) gather(block, load);
+    for (const int part : visit.parts) gather(part, load);
     if (visit.updates_before || visit.updates_after) load.updated += update_bytes(visit.block);
     if (visit.phase == Phase::kBackward) reduce(visit, load);
   }
 
  private:
-  double numel(int block) const { return static_cast<double>(in_.partition.block(block).numel()); }
-  double shard(int block) const {
-    return static_cast<double>(in_.partition.block(block).shard_numel());
+  double numel(int part) const { return static_cast<double>(in_.partition.part(part).numel()); }
+  double shard(int part) const {
+    return static_cast<double>(in_.partition.part(part).shard_numel());
   }
 
-  void gather(int block, PhaseLoad& load) {
-    // Kept weights are gathered again once a step, because an update has changed them.
-    const bool first = !gathered_[static_cast<std::size_t>(block)];
-    gathered_[static_cast<std::size_t>(block)] = true;
-    if (plan_.keep_gathered && !first) return;
+  void gather(int part, PhaseLoad& load) {
+    // Kept weights are gathered again once a step where an update has changed them.
+    const bool first = !gathered_[static_cast<std::size_t>(part)];
+    gathered_[static_cast<std::size_t>(part)] = true;
+    if (plan_.keep_gathered && !(first && !in_.partition.frozen(part))) return;
     load.gathered +=
-        (numel(block) - shard(block)) * static_cast<double>(size_bytes(in_.placement.compute));
+        (numel(part) - shard(part)) * static_cast<double>(size_bytes(in_.placement.compute));
   }
 
   void reduce(const PlannedVisit& visit, PhaseLoad& load) {
     const auto resting = static_cast<double>(
         plan_.layout.element_bytes[static_cast<std::size_t>(Section::kGradient)]);
-    const auto gradient = [&](int block) {
+    const auto gradient = [&](int part) {
       constexpr double kFp32 = 4;
-      load.gradient_bytes += kFp32 * numel(block);                  // zeroed
-      load.gradient_bytes += (kFp32 + 2 * resting) * shard(block);  // rounded, squared
+      load.gradient_bytes += kFp32 * numel(part);                  // zeroed
+      load.gradient_bytes += (kFp32 + 2 * resting) * shard(part);  // rounded, squared
       const bool replicated = in_.partition.ranks() == 1;
       const double others = static_cast<double>(ranks_ - 1) / ranks_;
       // A sum that stays on every rank travels twice.
-      load.reduced += kFp32 * numel(block) * others * (replicated ? 2 : 1);
+      load.reduced += kFp32 * numel(part) * others * (replicated ? 2 : 1);
     };
     gradient(visit.block);
-    for (const int block : visit.borrowed) gradient(block);
+    for (const int part : visit.borrowed) {
+      if (!in_.partition.frozen(part)) gradient(part);
+    }
   }
 
   double update_bytes(int block) const {

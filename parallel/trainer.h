@@ -52,11 +52,12 @@ class Trainer {
   void flush();
 
   /// Elements [begin, begin + values.size()) of a parameter's fp32 master, on every rank. Flushes
-  /// first.
+  /// first. Of a frozen parameter there is only what products read, in the compute dtype.
   void read(Parameter parameter, std::int64_t begin, std::span<float> values);
   /// A whole parameter by name. @throws UsageError if there is none of that name
   std::vector<float> read(const std::string& name);
   /// Replaces a whole parameter; every rank passes the same values. Optimizer state stays.
+  /// @throws UsageError if there is none of that name or it is frozen
   void write(const std::string& name, std::span<const float> values);
 
   const Model& model() const noexcept;

@@ -27,52 +27,68 @@ void for_stretches(std::int64_t from, std::int64_t to, Visitor&& visit) {
   }
 }
 
-/// Both halves of a stretch of masters, in memory of their own.
-class Masters {
+/// A stretch of a part's values, in memory of its own: masters, or of frozen parameters the weights
+/// that products read.
+class Stretch {
  public:
-  Masters(ShardStore& store, int block) : store_(store), block_(block) {}
+  Stretch(ShardStore& store, int part, Dtype compute)
+      : store_(store),
+        weights_(store.layout().weights(part)),
+        whole_(weights_.section == Section::kWeights && compute == Dtype::kF32) {}
 
   void fetch(std::int64_t begin, std::int64_t numel) {
-    hi_ = lease(Section::kHi, begin, numel, true);
-    lo_ = lease(Section::kLo, begin, numel, true);
-    hi_.ready().wait();
-    lo_.ready().wait();
+    lease(begin, numel, true);
+    for (const Lease& half : leases_) half.ready().wait();
     values_.resize(static_cast<std::size_t>(numel));
-    join(hi_.as<std::uint16_t>(), lo_.as<std::int16_t>(), numel, values_.data());
+    if (whole_) {
+      std::memcpy(values_.data(), leases_[0].as<float>(), values_.size() * sizeof(float));
+    } else {
+      join(leases_[0].as<std::uint16_t>(), low(), numel, values_.data());
+    }
   }
   void start(std::int64_t begin, std::int64_t numel) {
-    hi_ = lease(Section::kHi, begin, numel, false);
-    lo_ = lease(Section::kLo, begin, numel, false);
+    lease(begin, numel, false);
     values_.assign(static_cast<std::size_t>(numel), 0.0f);
   }
   void store() {
-    split(values_.data(), static_cast<std::int64_t>(values_.size()), hi_.as<std::uint16_t>(),
-          lo_.as<std::int16_t>());
-    const Event hi = store_.store(hi_);
-    const Event lo = store_.store(lo_);
-    hi.wait();
-    lo.wait();
+    if (whole_) {
+      std::memcpy(leases_[0].as<float>(), values_.data(), values_.size() * sizeof(float));
+    } else {
+      split(values_.data(), static_cast<std::int64_t>(values_.size()),
+            leases_[0].as<std::uint16_t>(), low());
+    }
+    std::vector<Event> stored;
+    for (const Lease& half : leases_) stored.push_back(store_.store(half));
+    for (const Event& event : stored) event.wait();
   }
   std::span<float> values() { return values_; }
 
  private:
-  Lease lease(Section section, std::int64_t begin, std::int64_t numel, bool reads) {
-    const std::span<std::byte> home =
-        memory_[section == Section::kHi ? 0 : 1].first(static_cast<std::size_t>(numel) * 2);
-    const SectionKey key{block_, section};
-    return reads ? store_.fetch_into(key, begin, numel, home)
-                 : store_.adopt(key, begin, numel, home);
+  void lease(std::int64_t begin, std::int64_t numel, bool reads) {
+    leases_.clear();
+    std::span<std::byte> room(buffer_.data(), static_cast<std::size_t>(numel) * sizeof(float));
+    const auto add = [&](SectionKey key) {
+      const std::size_t bytes = store_.layout().element(key) * static_cast<std::size_t>(numel);
+      leases_.push_back(reads ? store_.fetch_into(key, begin, numel, room.first(bytes))
+                              : store_.adopt(key, begin, numel, room.first(bytes)));
+      room = room.subspan(bytes);
+    };
+    add(weights_);
+    if (weights_.section == Section::kHi) {
+      add({weights_.block, Section::kLo});
+    } else {
+      std::ranges::fill(room, std::byte{0});  // frozen bf16 weights have no lower half
+    }
   }
+  /// What follows the upper half in buffer_.
+  std::int16_t* low() { return leases_[0].as<std::int16_t>() + values_.size(); }
 
   ShardStore& store_;
-  int block_;
-  Buffer buffer_ = allocate_host(2 * kStretch * 2);
-  std::array<std::span<std::byte>, 2> memory_{
-      std::span<std::byte>(buffer_.data(), kStretch * 2),
-      std::span<std::byte>(buffer_.data() + kStretch * 2, kStretch * 2)};
+  SectionKey weights_;
+  bool whole_;  // fp32 in one piece
+  Buffer buffer_ = allocate_host(kStretch * sizeof(float));
+  std::vector<Lease> leases_;  // into buffer_, one after the other: weights, lower half
   std::vector<float> values_;
-  Lease hi_;
-  Lease lo_;
 };
 
 /// The part of flat elements [first, last) that lies in a stretch of a shard, as (offset into the
@@ -99,21 +115,21 @@ ParameterSource random_parameters(std::uint64_t seed) {
 
 void Trainer::fill(const ParameterSource& source) {
   State& state = *state_;
-  for (int b = 0; b < state.model.block_count(); ++b) {
-    const BlockPartition& block = state.partition.block(b);
-    Masters masters(state.store, b);
-    for_stretches(0, block.shard_numel(), [&](std::int64_t begin, std::int64_t numel) {
-      const std::int64_t flat = state.shards.rank() * block.shard_numel() + begin;
-      masters.start(begin, numel);
-      for (const Placement& placement : block.placements()) {
-        const Overlap part =
+  for (int p = 0; p < state.partition.part_count(); ++p) {
+    const BlockPartition& part = state.partition.part(p);
+    Stretch values(state.store, p, state.options.placement.compute);
+    for_stretches(0, part.shard_numel(), [&](std::int64_t begin, std::int64_t numel) {
+      const std::int64_t flat = state.shards.rank() * part.shard_numel() + begin;
+      values.start(begin, numel);
+      for (const Placement& placement : part.placements()) {
+        const Overlap own =
             overlap(flat, numel, placement.offset, placement.offset + placement.numel);
-        if (part.numel == 0) continue;
-        source(placement.parameter, part.in_range,
-               masters.values().subspan(static_cast<std::size_t>(part.in_stretch),
-                                        static_cast<std::size_t>(part.numel)));
+        if (own.numel == 0) continue;
+        source(placement.parameter, own.in_range,
+               values.values().subspan(static_cast<std::size_t>(own.in_stretch),
+                                       static_cast<std::size_t>(own.numel)));
       }
-      masters.store();
+      values.store();
     });
   }
 }
@@ -121,14 +137,15 @@ void Trainer::fill(const ParameterSource& source) {
 void Trainer::read(Parameter parameter, std::int64_t begin, std::span<float> values) {
   flush();
   State& state = *state_;
-  const BlockPartition& block = state.partition.block(parameter->block);
+  const int part = part_of(state.model, parameter);
+  const BlockPartition& block = state.partition.part(part);
   const std::int64_t first = block.placement(parameter).offset + begin;
   const std::int64_t last = first + static_cast<std::int64_t>(values.size());
   expects(
       begin >= 0 && begin + static_cast<std::int64_t>(values.size()) <= parameter->shape.numel(),
       "the range lies outside the parameter");
   const std::int64_t shard = block.shard_numel();
-  Masters masters(state.store, parameter->block);
+  Stretch masters(state.store, part, state.options.placement.compute);
   for (int owner = 0; owner < state.shards.size(); ++owner) {
     const std::int64_t from = std::max(first, owner * shard);
     const std::int64_t to = std::min(last, (owner + 1) * shard);
@@ -139,9 +156,9 @@ void Trainer::read(Parameter parameter, std::int64_t begin, std::span<float> val
       for_stretches(
           from - owner * shard, to - owner * shard, [&](std::int64_t stretch, std::int64_t numel) {
             masters.fetch(stretch, numel);
-            const Overlap part = overlap(owner * shard + stretch, numel, from, to);
-            std::memcpy(piece.data() + part.in_range, masters.values().data() + part.in_stretch,
-                        static_cast<std::size_t>(part.numel) * sizeof(float));
+            const Overlap own = overlap(owner * shard + stretch, numel, from, to);
+            std::memcpy(piece.data() + own.in_range, masters.values().data() + own.in_stretch,
+                        static_cast<std::size_t>(own.numel) * sizeof(float));
           });
     }
     state.shards.broadcast(std::as_writable_bytes(piece), owner);
@@ -158,25 +175,31 @@ std::vector<float> Trainer::read(const std::string& name) {
 
 void Trainer::write(const std::string& name, std::span<const float> values) {
   const Parameter parameter = find_parameter(name);
+  if (parameter->frozen) {
+    throw UsageError(fmt::format(
+        "{} is frozen and keeps the values that its trainer was made with; make another trainer",
+        name));
+  }
   expects(static_cast<std::int64_t>(values.size()) == parameter->shape.numel(),
           "the values have another size than the parameter");
   flush();
   State& state = *state_;
-  const BlockPartition& block = state.partition.block(parameter->block);
+  const int part = part_of(state.model, parameter);
+  const BlockPartition& block = state.partition.part(part);
   const std::int64_t base = state.shards.rank() * block.shard_numel();
   const std::int64_t first = block.placement(parameter).offset;
   const std::int64_t last = first + static_cast<std::int64_t>(values.size());
   const std::int64_t from = std::max<std::int64_t>(0, first - base);
   const std::int64_t to = std::min(block.shard_numel(), last - base);
-  Masters masters(state.store, parameter->block);
+  Stretch masters(state.store, part, state.options.placement.compute);
   for_stretches(from, to, [&](std::int64_t stretch, std::int64_t numel) {
     masters.fetch(stretch, numel);
-    const Overlap part = overlap(base + stretch, numel, first, last);
-    std::memcpy(masters.values().data() + part.in_stretch, values.data() + part.in_range,
-                static_cast<std::size_t>(part.numel) * sizeof(float));
+    const Overlap own = overlap(base + stretch, numel, first, last);
+    std::memcpy(masters.values().data() + own.in_stretch, values.data() + own.in_range,
+                static_cast<std::size_t>(own.numel) * sizeof(float));
     masters.store();
   });
-  state.streamer.forget(parameter->block);
+  state.streamer.forget(part);
 }
 
 Parameter Trainer::find_parameter(const std::string& name) const {

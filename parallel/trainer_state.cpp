@@ -175,14 +175,6 @@ std::unique_ptr<SwapSpace> Trainer::State::make_swap(std::uint64_t bytes) {
   return space;
 }
 
-BoundaryStore::Shape Trainer::State::boundary_shape() const {
-  return {.boundaries = model.block_count() - 1,
-          .micro_batches = options.shape.micro_batches,
-          .dtype = options.placement.compute,
-          .tokens = options.shape.tokens(),
-          .hidden = model.hidden_size()};
-}
-
 BoundaryStore Trainer::State::make_boundaries() {
   const std::span<std::byte> home{boundary_memory.data(), boundary_memory.bytes()};
   if (!memory.boundaries_on_swap) return BoundaryStore(boundary_shape(), home);

@@ -71,7 +71,7 @@ struct Trainer::State {
   std::span<std::byte> device_piece(DevicePiece which) const;
   StreamerOptions streamer_options() const;
   std::unique_ptr<SwapSpace> make_swap(std::uint64_t bytes);
-  BoundaryStore::Shape boundary_shape() const;
+  BoundaryStore::Shape boundary_shape() const { return strata::boundary_shape(plan_input()); }
   BoundaryStore make_boundaries();
   void agree_on_plan();
   /// Pins the memory that most transfers use, where the system allows it.

@@ -11,7 +11,7 @@ VisitParameters::VisitParameters(const Visit& visit, const Partition& partition,
 TensorView VisitParameters::gradient(Parameter parameter) const {
   const bool own = parameter->block == visit_.planned().block;
   if (dense_gradient_.empty() || !own || parameter->frozen || parameter->row_tiled) return {};
-  const Placement& placement = partition_.block(parameter->block).placement(parameter);
+  const Placement& placement = partition_.part(parameter->block).placement(parameter);
   return dense_gradient_.flat(placement.offset, placement.numel).reshape(parameter->shape);
 }
 
@@ -45,8 +45,10 @@ ConstTensorView TrainerVisit::output_gradient(int micro_batch) {
 }
 
 void TrainerVisit::set_input_gradient(int micro_batch, ConstTensorView gradient) {
-  const TensorView& home = state_.boundary_gradients.at(static_cast<std::size_t>(micro_batch));
-  state_.context.device.copy(gradient, home, *state_.compute);
+  if (wants_input_gradient()) {
+    const TensorView& home = state_.boundary_gradients.at(static_cast<std::size_t>(micro_batch));
+    state_.context.device.copy(gradient, home, *state_.compute);
+  }
   state_.boundaries.drop(block_ - 1, micro_batch, *state_.compute);
 }
 

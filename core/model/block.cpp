@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 namespace strata {
@@ -24,14 +25,20 @@ Parameter Block::borrow(Parameter parameter) {
   return parameter;
 }
 
+bool Block::trainable() const noexcept {
+  return std::ranges::any_of(parameters_, [](const auto& spec) { return !spec->frozen; });
+}
+
 void Block::backward(BackwardVisit& visit) const {
   for (int i = 0; i < visit.micro_batches(); ++i) {
     Graph graph = visit.make_graph(true);
     const TensorView activation = visit.input(i);
-    const Value input = activation.empty() ? Value() : graph.input(activation, true);
+    const Value input =
+        activation.empty() ? Value() : graph.input(activation, visit.wants_input_gradient());
     const Value output = forward(graph, input, visit.batch(i));
-    if (!output.requires_gradient()) continue;  // a first block with nothing but frozen parameters
-    graph.backward(output, graph.constant(visit.output_gradient(i)));
+    if (output.requires_gradient()) {
+      graph.backward(output, graph.constant(visit.output_gradient(i)));
+    }
     if (input) visit.set_input_gradient(i, graph.take_gradient(input).view());
   }
 }
@@ -41,7 +48,7 @@ void Loss::backward(BackwardVisit& visit) const {
   for (int i = 0; i < visit.micro_batches(); ++i) {
     Graph graph = visit.make_graph(training);
     graph.set_loss_scale(visit.loss_scale());
-    const Value input = graph.input(visit.input(i), true);
+    const Value input = graph.input(visit.input(i), visit.wants_input_gradient());
     const Value losses = forward(graph, input, visit.batch(i));
     visit.add_losses(losses.view());
     if (!training) continue;
@@ -81,6 +88,30 @@ std::int64_t Model::parameter_count() const noexcept {
     for (const auto& spec : block->parameters()) count += spec->shape.numel();
   }
   return count;
+}
+
+void Model::freeze(const std::string& name) {
+  for (const auto& block : blocks_) {
+    for (const auto& spec : block->parameters_) {
+      if (spec->name != name) continue;
+      spec->frozen = true;
+      return;
+    }
+  }
+  throw Error(fmt::format("the model has no parameter named {}", name));
+}
+
+std::int64_t Model::trainable_count() const noexcept {
+  std::int64_t count = 0;
+  for (const auto& block : blocks_) {
+    for (const auto& spec : block->parameters()) count += spec->frozen ? 0 : spec->shape.numel();
+  }
+  return count;
+}
+
+int Model::lowest_trainable() const noexcept {
+  const auto found = std::ranges::find_if(blocks_, [](const auto& b) { return b->trainable(); });
+  return static_cast<int>(found - blocks_.begin());
 }
 
 Parameter Model::find(const std::string& name) const noexcept {

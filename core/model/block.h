@@ -45,7 +45,11 @@ class BackwardVisit {
   virtual TensorView input(int micro_batch) = 0;
   /// The gradient of the block's output; empty for the last block.
   virtual ConstTensorView output_gradient(int micro_batch) = 0;
-  /// Hands on a copy of the gradient of input(), whose memory may go with this call.
+  /// False where nothing below the block is trained: what is then given to set_input_gradient() is
+  /// ignored, and best not computed.
+  virtual bool wants_input_gradient() const = 0;
+  /// Hands on a copy of the gradient of input(), if it is wanted. Ends the use of input(), whose
+  /// memory may go with this call.
   virtual void set_input_gradient(int micro_batch, ConstTensorView gradient) = 0;
 
   /// A zeroed fp32 tile [rows, columns] for rows [row_begin, ...) of a row-tiled parameter's
@@ -61,8 +65,8 @@ class BackwardVisit {
 };
 
 /// A piece of a model that is streamed as a whole: its parameters, and its mathematics as
-/// forward(). Blocks are immutable once their model is built, and know nothing about memory, ranks
-/// or precision.
+/// forward(). Blocks are immutable once their model is built, but for what Model::freeze() marks,
+/// and know nothing about memory, ranks or precision.
 class Block {
  public:
   explicit Block(std::string name) : name_(std::move(name)) {}
@@ -76,6 +80,8 @@ class Block {
   }
   /// Parameters of earlier blocks that this one reads too (tied tables).
   std::span<const Parameter> borrowed() const noexcept { return borrowed_; }
+  /// Whether any parameter of its own is not frozen.
+  bool trainable() const noexcept;
 
   /// Output [T, C] of one micro-batch. `input` is the output of the block before; the first gets
   /// none.
@@ -127,6 +133,15 @@ class Model {
   std::int64_t parameter_count() const noexcept;
   /// @return null if there is none of that name
   Parameter find(const std::string& name) const noexcept;
+
+  /// From now on the parameter gets no gradient and no update. Before anything is planned for the
+  /// model. @throws Error if there is none of that name
+  void freeze(const std::string& name);
+  /// Elements of parameters that are not frozen.
+  std::int64_t trainable_count() const noexcept;
+  /// The first block with a trainable parameter: none below it has a backward visit.
+  /// block_count() if everything is frozen.
+  int lowest_trainable() const noexcept;
 
  private:
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -20,12 +20,19 @@ Value Graph::linear(const Value& x, Parameter weight, Parameter bias) {
   const ConstTensorView w = parameters_.weight(weight);
   Value y = allocate(compute_, {x.shape()[0], w.shape()[0]});
   ops_.linear(x.view(), w, weight_or_empty(parameters_, bias), y.view(), stream_);
-  if (!recording_ || !(trainable(weight) || trainable(bias) || x.slot_)) return y;
-  return record(std::move(y), [this, x, w, weight, bias](const Value& dy) {
-    ops_.linear_backward_weight(dy.view(), x.view(), gradient_or_empty(parameters_, weight),
-                                gradient_or_empty(parameters_, bias), stream_);
-    contribute(
-        x, [&](TensorView dx) { ops_.linear_backward_input(dy.view(), w, dx, false, stream_); });
+  const bool trains_weight = trainable(weight);
+  const bool trains = trainable(bias) || trains_weight;
+  if (!recording_ || !(trains || x.slot_)) return y;
+  // Only the gradient of the weight needs what x holds: otherwise its memory may go.
+  const Value input = trains_weight ? x : Value(x.view_, nullptr, x.slot_);
+  return record(std::move(y), [this, input, w, weight, bias, trains](const Value& dy) {
+    if (trains) {
+      ops_.linear_backward_weight(dy.view(), input.view(), gradient_or_empty(parameters_, weight),
+                                  gradient_or_empty(parameters_, bias), stream_);
+    }
+    contribute(input, [&](TensorView dx) {
+      ops_.linear_backward_input(dy.view(), w, dx, false, stream_);
+    });
   });
 }
 

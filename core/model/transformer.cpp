@@ -63,7 +63,9 @@ class Embedding final : public Block {
       table_backward(visit, tokens_, &DeviceBatch::ids, 0, output_gradient);
     } else {
       std::vector<Value> gradients;  // of what the token table gave, by micro-batch
-      for (int i = 0; i < visit.micro_batches(); ++i) gradients.push_back(unproject(visit, i));
+      if (!tokens_->frozen || !project_->frozen) {
+        for (int i = 0; i < visit.micro_batches(); ++i) gradients.push_back(unproject(visit, i));
+      }
       table_backward(visit, tokens_, &DeviceBatch::ids, 0, [&gradients](int i) {
         return ConstTensorView(gradients[static_cast<std::size_t>(i)].view());
       });
@@ -75,7 +77,8 @@ class Embedding final : public Block {
   bool backward_needs_weights() const override { return project_ != nullptr; }
 
  private:
-  /// Adds to the projection's gradient. @return the gradient of the rows that were projected
+  /// Adds to the projection's gradient. @return the gradient of the rows that were projected, if
+  /// the table is trained
   Value unproject(BackwardVisit& visit, int micro_batch) const {
     Graph tape = visit.make_graph(true);
     const Value looked_up = [&] {
@@ -83,7 +86,7 @@ class Embedding final : public Block {
       return graph.embedding(visit.batch(micro_batch).ids, tokens_);
     }();
     const ConstTensorView gradient = visit.output_gradient(micro_batch);
-    const Value x = tape.watched(looked_up);
+    const Value x = tokens_->frozen ? looked_up : tape.watched(looked_up);
     const Value output = tape.linear(x, project_, nullptr);
     tape.backward(output, tape.constant(gradient));
     return tape.take_gradient(x);

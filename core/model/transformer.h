@@ -44,11 +44,13 @@ class TransformerHead final : public Loss {
     Value maximum;      // [T]
     Value sum;          // [T]
     Value label_logit;  // [T]
-    Value gradient;     // [T, table width] fp32, of features
+    Value gradient;     // [T, table width] fp32, of features; none where nothing below is trained
   };
 
   /// Norm and projection of the last layer's output, where the model has them.
   Value features(Graph& graph, const Value& x) const;
+  /// Whether anything that features are made of is trained.
+  bool differentiates_features(const BackwardVisit& visit) const;
   Statistics softmax_statistics(Graph& graph, const Value& input, const DeviceBatch& batch) const;
   Value losses(Graph& graph, const Statistics& statistics, const DeviceBatch& batch) const;
   void backward_tile(BackwardVisit& visit, Graph& graph, std::int64_t row_begin, std::int64_t rows,

@@ -72,6 +72,14 @@ Value TransformerHead::losses(Graph& graph, const Statistics& statistics,
   return loss;
 }
 
+bool TransformerHead::differentiates_features(const BackwardVisit& visit) const {
+  const auto trains = [](Parameter parameter) {
+    return parameter != nullptr && !parameter->frozen;
+  };
+  return visit.wants_input_gradient() || trains(norm_weight_) || trains(norm_bias_) ||
+         trains(project_);
+}
+
 Value TransformerHead::forward(Graph& graph, const Value& input, const DeviceBatch& batch) const {
   expects(!graph.recording(), "the head's gradient is computed in tiles, not on a tape");
   return losses(graph, softmax_statistics(graph, input, batch), batch);
@@ -85,16 +93,23 @@ void TransformerHead::backward(BackwardVisit& visit) const {
     Statistics found = softmax_statistics(graph, input, visit.batch(i));
     visit.add_losses(losses(graph, found, visit.batch(i)).view());
     if (!visit.wants_gradients()) continue;
-    found.gradient = graph.allocate(Dtype::kF32, found.features.shape());
+    if (differentiates_features(visit)) {
+      found.gradient = graph.allocate(Dtype::kF32, found.features.shape());
+    }
     statistics.push_back(std::move(found));
   }
   if (!visit.wants_gradients()) return;
+  const bool through = differentiates_features(visit);
   for (std::int64_t begin = 0; begin < vocabulary_; begin += kRowTile) {
     backward_tile(visit, graph, begin, std::min(kRowTile, vocabulary_ - begin), statistics);
   }
   for (int i = 0; i < visit.micro_batches(); ++i) {
+    if (!through) {
+      visit.set_input_gradient(i, {});
+      continue;
+    }
     Graph tape = visit.make_graph(true);
-    const Value input = tape.input(visit.input(i), true);
+    const Value input = tape.input(visit.input(i), visit.wants_input_gradient());
     const Value output = features(tape, input);
     Value seed = tape.allocate(tape.compute_dtype(), output.shape());
     const Value sum = std::move(statistics[static_cast<std::size_t>(i)].gradient);
@@ -115,8 +130,10 @@ void TransformerHead::backward_tile(BackwardVisit& visit, Graph& graph, std::int
     graph.ops().cross_entropy_backward(logits.view(), row_begin, visit.batch(i).labels,
                                        own.maximum.view(), own.sum.view(), visit.loss_scale(),
                                        logits.view(), graph.stream());
-    graph.ops().linear_backward_input(logits.view(), w, own.gradient.view(), row_begin > 0,
-                                      graph.stream());
+    if (own.gradient) {
+      graph.ops().linear_backward_input(logits.view(), w, own.gradient.view(), row_begin > 0,
+                                        graph.stream());
+    }
     if (!dw.empty()) {
       graph.ops().linear_backward_weight(logits.view(), own.features.view(), dw, {},
                                          graph.stream());

@@ -48,7 +48,7 @@ class Steps {
     // The last block looks at all of its inputs before it drops the first.
     const int last = shape_.boundaries - 1;
     for (int i = 0; i < shape_.micro_batches; ++i) expect_input(last, i, seed);
-    for (int b = last; b >= 0; --b) {
+    for (int b = last; b >= shape_.passing; --b) {
       for (int i = 0; i < shape_.micro_batches; ++i) {
         expect_input(b, i, seed);
         store_->drop(b, i, *compute_);
@@ -117,8 +117,9 @@ class Steps {
   std::unique_ptr<Stream> compute_ = make_host_stream("compute");
 };
 
-Shape shape_of(int boundaries, int micro_batches) {
+Shape shape_of(int boundaries, int micro_batches, int passing = 0) {
   return {.boundaries = boundaries,
+          .passing = passing,
           .micro_batches = micro_batches,
           .dtype = Dtype::kBf16,
           .tokens = 33,
@@ -136,6 +137,26 @@ TEST_P(BoundaryStoreTest, EveryTensorComesBackInTheOrderOfAStep) {
       steps.train(2);
       steps.evaluate(3);
       steps.train(4);
+    }
+  }
+}
+
+TEST_P(BoundaryStoreTest, BoundariesThatNobodyAsksForTakeTheMemoryOfOneAndAreNotWritten) {
+  for (const int micro_batches : {1, 3}) {
+    for (const int passing : {1, 2, 8}) {
+      SCOPED_TRACE(testing::Message() << passing << " of 9 boundaries of " << micro_batches);
+      const Shape shape = shape_of(9, micro_batches, passing);
+      EXPECT_EQ(shape.tensors(), (9 - passing + 1) * micro_batches);
+      EXPECT_EQ(BoundaryStore::swap_bytes(shape),
+                shape.tensor_bytes() * static_cast<std::uint64_t>((8 - passing) * micro_batches));
+      Steps steps(shape, GetParam());
+      steps.train(1);
+      steps.evaluate(2);
+      steps.train(3);
+      const std::uint64_t want =
+          GetParam() == Drive::kNone ? 0 : 2 * BoundaryStore::swap_bytes(shape);
+      EXPECT_EQ(steps.counters().bytes_written, want);
+      EXPECT_EQ(steps.counters().bytes_read, want);
     }
   }
 }

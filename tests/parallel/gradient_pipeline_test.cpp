@@ -21,7 +21,7 @@ class GradientPipelineTest : public testing::TestWithParam<bool> {
   GradientPipelineTest() {
     ShardLayout layout;
     for (int b = 0; b < partition_.block_count(); ++b) {
-      layout.shard_numel.push_back(partition_.block(b).shard_numel());
+      layout.shard_numel.push_back(partition_.part(b).shard_numel());
     }
     const Residency residency(partition_.block_count(), !GetParam());
     staging_ = allocate_host(GradientPipeline::staging_bytes(layout, residency));
@@ -66,7 +66,7 @@ TEST_P(GradientPipelineTest, GradientsRestRoundedOnceAndTheirNormIsThatOfTheRoun
     for (const int block : {3, 2, 1}) {
       const float value = static_cast<float>(block) + 0x1p-10f;  // no bf16
       send(block, value).wait();
-      squares += static_cast<double>(partition_.block(block).numel()) * block * block;
+      squares += static_cast<double>(partition_.part(block).numel()) * block * block;
     }
     const GradientNorm norm = pipeline_->collect();
     EXPECT_TRUE(norm.finite);
@@ -74,7 +74,7 @@ TEST_P(GradientPipelineTest, GradientsRestRoundedOnceAndTheirNormIsThatOfTheRoun
     const Buffer memory = allocate_host(staging_.bytes() + (1 << 20));
     MemoryPool pool({memory.data(), memory.bytes() / 4096 * 4096});
     for (const int block : {1, 2, 3}) {
-      const std::int64_t numel = partition_.block(block).shard_numel();
+      const std::int64_t numel = partition_.part(block).shard_numel();
       const Lease lease = store_->fetch({block, Section::kGradient}, 0, numel, pool);
       lease.ready().wait();
       for (std::int64_t i = 0; i < numel; ++i) {

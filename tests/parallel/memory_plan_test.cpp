@@ -38,7 +38,9 @@ ModelConfig large_model() {
 struct Case {
   Case(const ModelConfig& config, int ranks, Dtype compute,
        UpdateTiming update = UpdateTiming::kLazy)
-      : model(make_transformer(config)), partition(model, ranks), plan(model, update) {
+      : Case(make_transformer(config), ranks, compute, update) {}
+  Case(Model given, int ranks, Dtype compute, UpdateTiming update)
+      : model(std::move(given)), partition(model, ranks), plan(model, update) {
     placement.swap = {{"nowhere", 1}};
     placement.compute = compute;
     placement.update = update;
@@ -89,6 +91,17 @@ struct Case {
   PlacementRequest placement;
 };
 
+/// Only what has `part` in its name is trained.
+Model frozen_model(const ModelConfig& config, const char* part) {
+  Model model = make_transformer(config);
+  for (int b = 0; b < model.block_count(); ++b) {
+    for (const auto& spec : model.block(b).parameters()) {
+      if (spec->name.find(part) == std::string::npos) model.freeze(spec->name);
+    }
+  }
+  return model;
+}
+
 std::vector<Case> cases() {
   std::vector<Case> result;
   for (const bool tied : {false, true}) {
@@ -100,6 +113,14 @@ std::vector<Case> cases() {
   }
   result.emplace_back(small_model(true), 2, Dtype::kBf16, UpdateTiming::kFused);
   result.emplace_back(large_model(), 1, Dtype::kBf16);
+  for (const char* trained : {"norm", "layers.3.", "tokens", "head."}) {
+    for (const int ranks : {1, 3}) {
+      for (const Dtype compute : {Dtype::kBf16, Dtype::kF32}) {
+        result.emplace_back(frozen_model(small_model(true), trained), ranks, compute,
+                            UpdateTiming::kLazy);
+      }
+    }
+  }
   return result;
 }
 
@@ -136,11 +157,7 @@ TEST(MemoryPlan, TheSmallestBudgetWorksAndABitLessIsRefusedWithIt) {
 TEST(MemoryPlan, TheLeastBuffersAreWhatTheirUsersNeed) {
   for (Case& one : cases()) {
     const MemoryPlan memory = one.with(smallest_dram(one.input()));
-    const BoundaryStore::Shape boundaries{.boundaries = one.model.block_count() - 1,
-                                          .micro_batches = one.shape.micro_batches,
-                                          .dtype = one.placement.compute,
-                                          .tokens = one.shape.tokens(),
-                                          .hidden = one.model.hidden_size()};
+    const BoundaryStore::Shape boundaries = boundary_shape(one.input());
     EXPECT_TRUE(memory.boundaries_on_swap);
     EXPECT_GE(memory.boundary_slots, BoundaryStore::least_slots(boundaries));
     EXPECT_EQ(memory.swap_boundaries, BoundaryStore::swap_bytes(boundaries));
@@ -164,8 +181,9 @@ TEST(MemoryPlan, MoreMemoryNeverMeansMoreTraffic) {
 }
 
 bool all_resident(const Case& one, const MemoryPlan& memory, Section section) {
-  for (int b = 0; b < one.model.block_count(); ++b) {
-    if (!memory.residency.resident({b, section})) return false;
+  for (int part = 0; part < one.partition.part_count(); ++part) {
+    const SectionKey key{part, section};
+    if (memory.layout.bytes(key) > 0 && !memory.residency.resident(key)) return false;
   }
   return true;
 }
@@ -204,7 +222,8 @@ TEST(MemoryPlan, ComputesFromResidentWeightsWhereNobodyElseHasAPart) {
     const bool possible = one.partition.ranks() == 1 && one.placement.compute == Dtype::kBf16;
     for (const std::uint64_t budget : one.budgets()) {
       const MemoryPlan memory = one.with(budget);
-      const bool in_place = possible && all_resident(one, memory, Section::kHi);
+      const bool in_place = possible && all_resident(one, memory, Section::kHi) &&
+                            all_resident(one, memory, Section::kWeights);
       EXPECT_EQ(memory.weights_in_place, in_place);
       EXPECT_EQ(memory.gathered == 0, in_place);
     }
@@ -212,6 +231,41 @@ TEST(MemoryPlan, ComputesFromResidentWeightsWhereNobodyElseHasAPart) {
     apart.host_accessible = false;
     EXPECT_FALSE(make_memory_plan(apart).weights_in_place);
   }
+}
+
+TEST(MemoryPlan, FrozenParametersHaveWeightsAndNothingElse) {
+  const ModelConfig config = small_model(false);
+  for (const int ranks : {1, 2}) {
+    for (const Dtype compute : {Dtype::kBf16, Dtype::kF32}) {
+      Case whole(config, ranks, compute);
+      Case norms(frozen_model(config, "norm"), ranks, compute, UpdateTiming::kLazy);
+      const MemoryPlan all = whole.with(whole.everything());
+      const MemoryPlan some = norms.with(norms.everything());
+      const auto shard = [&](const Case& one, int part) {
+        return static_cast<std::size_t>(one.partition.part(part).shard_numel());
+      };
+      std::size_t want = 0;
+      for (int part = 0; part < norms.partition.part_count(); ++part) {
+        const bool frozen = norms.partition.frozen(part);
+        want += shard(norms, part) * (frozen ? size_bytes(compute) : 12 + size_bytes(compute));
+      }
+      EXPECT_EQ(some.resident, want);
+      EXPECT_LT(some.resident, all.resident / 3);
+      EXPECT_LT(some.gradient_buffers, all.gradient_buffers / 10);
+    }
+  }
+}
+
+TEST(MemoryPlan, BlocksBelowWhatIsTrainedKeepNoActivations) {
+  const ModelConfig config = small_model(false);  // embedding, 6 layers, head
+  const int all = boundary_shape(Case(config, 1, Dtype::kBf16).input()).boundaries;
+  EXPECT_EQ(all, 7);
+  Case top(frozen_model(config, "layers.4."), 1, Dtype::kBf16, UpdateTiming::kLazy);
+  const BoundaryStore::Shape shape = boundary_shape(top.input());
+  EXPECT_EQ(shape.passing, 4) << "layer 4 is block 5, whose input is boundary 4";
+  const std::size_t kept = 3 + 1;  // and one that passes through
+  EXPECT_EQ(top.with(top.everything()).boundaries, kept * 4 * shape.tensor_bytes());
+  EXPECT_EQ(top.with(smallest_dram(top.input())).swap_boundaries, 2 * 4 * shape.tensor_bytes());
 }
 
 TEST(MemoryPlan, ResidentSectionsAreSpreadOverTheBlocks) {
@@ -271,7 +325,7 @@ TEST(MemoryPlan, ResidentBytesAreThoseOfTheSectionsThatStay) {
     for (const std::uint64_t budget : one.budgets()) {
       const MemoryPlan memory = one.with(budget);
       std::size_t resident = 0;
-      for (int b = 0; b < one.model.block_count(); ++b) {
+      for (int b = 0; b < memory.residency.blocks(); ++b) {
         for (int s = 0; s < kSectionCount; ++s) {
           const SectionKey key{b, static_cast<Section>(s)};
           if (memory.residency.resident(key)) resident += memory.layout.bytes(key);

@@ -94,6 +94,50 @@ TEST(Plan, TheHeadOfATiedModelBorrowsTheTable) {
   }
 }
 
+void freeze_block(Model& model, int block) {
+  for (const auto& spec : model.block(block).parameters()) model.freeze(spec->name);
+}
+
+TEST(Plan, BackwardEndsAtTheLowestBlockThatIsTrained) {
+  Model model = make_transformer(test::tiny_llama());  // embedding, 3 layers, head
+  for (const int frozen : {0, 1, 3}) freeze_block(model, frozen);
+  for (const UpdateTiming timing : {UpdateTiming::kLazy, UpdateTiming::kFused}) {
+    const Plan plan(model, timing);
+    ASSERT_EQ(plan.size(), 7);
+    EXPECT_EQ(plan.lowest(), 2);
+    EXPECT_EQ(plan.passing_boundaries(), 1) << "block 2 needs its input, the output of block 1";
+    EXPECT_EQ(plan.turn(), 4);
+    for (const PlannedVisit& visit : plan.visits()) {
+      const bool trained = visit.block == 2 || visit.block == 4;
+      const bool backward = visit.phase == kBackward;
+      const bool lazy = timing == UpdateTiming::kLazy;
+      EXPECT_EQ(visit.completes_gradient, trained && backward);
+      EXPECT_EQ(visit.updates_after, !lazy && trained && backward);
+      EXPECT_EQ(visit.updates_before, lazy && trained && (!backward || visit.block == 4));
+      EXPECT_EQ(visit.parts, std::vector<int>{trained ? visit.block : 5 + visit.block});
+    }
+    EXPECT_EQ(plan.gathers(5 + 0), 1) << "a block below is visited once";
+    EXPECT_EQ(plan.gathers(5 + 3), 2) << "gradients pass through a frozen block above";
+    EXPECT_EQ(plan.gathers(3), 0) << "it has no trainable part";
+  }
+}
+
+TEST(Plan, GathersBothPartsOfABlockAndOnlyTheOneThatIsBorrowed) {
+  Model model = make_transformer(test::tiny_gpt2(true));  // embedding, 2 layers, head
+  model.freeze("embedding.tokens.weight");
+  const Plan plan(model, UpdateTiming::kLazy);
+  EXPECT_EQ(plan.visit(0).parts, (std::vector<int>{0, 4}));
+  EXPECT_EQ(plan.visit(plan.turn()).parts, (std::vector<int>{3, 4}));
+  EXPECT_EQ(plan.lowest(), 0) << "the positions are trained";
+}
+
+TEST(Plan, RefusesAModelThatIsFrozenAltogether) {
+  Model model = make_transformer(test::tiny_llama());
+  for (int b = 0; b < model.block_count(); ++b) freeze_block(model, b);
+  EXPECT_EQ(model.lowest_trainable(), model.block_count());
+  EXPECT_THROW(Plan(model, UpdateTiming::kLazy), UsageError);
+}
+
 std::uint64_t hash_of(const ModelConfig& config, UpdateTiming timing = UpdateTiming::kLazy) {
   const Model model = make_transformer(config);
   return Plan(model, timing).hash();

@@ -149,10 +149,10 @@ TEST(StepLoad, CountsWhatEveryVisitMovesBetweenRanks) {
   double gradients = 0;
   double shards = 0;
   for (int b = 0; b < job.model.block_count(); ++b) {
-    const auto numel = static_cast<double>(job.partition.block(b).numel());
+    const auto numel = static_cast<double>(job.partition.part(b).numel());
     gathered += job.plan.gathers(b) * numel / 2 * 2;  // the other rank's half, 2 bytes each
     gradients += numel / 2 * 4;
-    shards += static_cast<double>(job.partition.block(b).shard_numel());
+    shards += static_cast<double>(job.partition.part(b).shard_numel());
   }
   EXPECT_DOUBLE_EQ(job.load.forward.gathered + job.load.backward.gathered, gathered);
   EXPECT_DOUBLE_EQ(job.load.forward.reduced + job.load.backward.reduced, gradients);
@@ -166,7 +166,7 @@ TEST(StepLoad, KeptWeightsAreGatheredOnceAStep) {
   const PlannedTiny two(test::tiny_llama(), 2, placement, 1);
   double once = 0;
   for (int b = 0; b < two.model.block_count(); ++b) {
-    once += static_cast<double>(two.partition.block(b).shard_numel()) * 2;
+    once += static_cast<double>(two.partition.part(b).shard_numel()) * 2;
   }
   EXPECT_DOUBLE_EQ(two.load.forward.gathered + two.load.backward.gathered, once);
   placement.update = UpdateTiming::kFused;
@@ -180,7 +180,7 @@ TEST(StepLoad, ReplicatedStatesSumTwiceAndGatherNothing) {
   const PlannedTiny zero(test::tiny_llama(), 4, placement, 1);
   double all = 0;
   for (int b = 0; b < zero.model.block_count(); ++b) {
-    all += static_cast<double>(zero.partition.block(b).numel());
+    all += static_cast<double>(zero.partition.part(b).numel());
   }
   EXPECT_EQ(zero.load.forward.gathered + zero.load.backward.gathered, 0);
   EXPECT_DOUBLE_EQ(zero.load.backward.reduced, all * 4 * 2 * 3 / 4);

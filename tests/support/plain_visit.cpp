@@ -112,7 +112,9 @@ class PlainVisit final : public BackwardVisit {
     return owner_.gradients_.at(PlainModel::index(micro_batch))
         .view(owner_.compute_, owner_.activation(block_, micro_batch).shape());
   }
+  bool wants_input_gradient() const override { return block_ > owner_.model_.lowest_trainable(); }
   void set_input_gradient(int micro_batch, ConstTensorView gradient) override {
+    if (!wants_input_gradient()) return;
     owner_.gradients_.at(PlainModel::index(micro_batch)) = host_copy(gradient);
   }
   TensorView begin_rows(Parameter parameter, std::int64_t row_begin, std::int64_t rows) override {
@@ -181,7 +183,7 @@ std::vector<float> PlainModel::run(const Batch& batch, float loss_scale, bool gr
     visit.forward(model_.block(b));
     forward_peaks_[index(b)] = visit.peak();
   }
-  for (int b = blocks - 1; b >= (gradients ? 0 : blocks - 1); --b) {
+  for (int b = blocks - 1; b >= (gradients ? model_.lowest_trainable() : blocks - 1); --b) {
     PlainVisit visit(*this, b, loss_scale, gradients);
     model_.block(b).backward(visit);
     backward_peaks_[index(b)] = visit.peak();

@@ -100,10 +100,8 @@ TrainingResult train_rank(const Context& context, const Model& model, const Trai
   return result;
 }
 
-TrainingResult train(const ModelConfig& config, const TrainerOptions& options, int steps,
-                     int ranks) {
+TrainingResult train(const Model& model, const TrainerOptions& options, int steps, int ranks) {
   TrainingResult result;
-  const Model model = make_transformer(config);
   run_on_threads(ranks, [&](Communicator& communicator) {
     const std::unique_ptr<Device> device = make_cpu_device(1);
     Log log(1);
@@ -111,6 +109,11 @@ TrainingResult train(const ModelConfig& config, const TrainerOptions& options, i
     if (communicator.rank() == 0) result = std::move(own);
   });
   return result;
+}
+
+TrainingResult train(const ModelConfig& config, const TrainerOptions& options, int steps,
+                     int ranks) {
+  return train(make_transformer(config), options, steps, ranks);
 }
 
 }  // namespace strata::test

@@ -37,6 +37,7 @@ void stream_everything(TrainerOptions& options, const std::string& directory);
 TrainingResult train_rank(const Context& context, const Model& model, const TrainerOptions& options,
                           int steps);
 /// The same on `ranks` threads with a CPU each; the result is rank 0's.
+TrainingResult train(const Model& model, const TrainerOptions& options, int steps, int ranks = 1);
 TrainingResult train(const ModelConfig& config, const TrainerOptions& options, int steps,
                      int ranks = 1);
 
