@@ -131,8 +131,10 @@ void write_rounded(PretrainedWriter& writer, const std::string& name, std::span<
   writer.write(name, std::span<const bf16>(rounded));
 }
 
+/// @param frozen gives the values of frozen parameters; none: the trainer does
 void save(const Context& context, Trainer& trainer, const ModelConfig& config, const fs::path& out,
-          const SaveOptions& options, const std::function<void()>& write_companions) {
+          const SaveOptions& options, const ParameterSource& frozen,
+          const std::function<void()>& write_companions) {
   const std::vector<Parameter> parameters = parameters_to_save(trainer.model(), config);
   const std::unique_ptr<Output> output = open_output(context.communicator, out, config, options);
   const bool rounds = dtype_in_file(options.dtype, config) == Dtype::kBf16;
@@ -143,8 +145,10 @@ void save(const Context& context, Trainer& trainer, const ModelConfig& config, c
     for (std::int64_t begin = 0; begin < numel; begin += kPieceElements) {
       const auto count = static_cast<std::size_t>(std::min(kPieceElements, numel - begin));
       const std::span<float> values = std::span(piece).first(count);
-      trainer.read(parameter, begin, values);
+      const bool from_source = parameter->frozen && frozen;
+      if (!from_source) trainer.read(parameter, begin, values);
       if (!output) continue;
+      if (from_source) frozen(parameter, begin, values);
       if (rounds) {
         write_rounded(output->writer, parameter->name, values, rounded);
       } else {
@@ -165,9 +169,13 @@ void save(const Context& context, Trainer& trainer, const ModelConfig& config, c
 PretrainedModel::PretrainedModel(const ModelConfig& config, ParameterSource source,
                                  std::filesystem::path directory)
     : config_(config),
-      model_(std::make_unique<const Model>(make_transformer(config))),
+      model_(std::make_unique<Model>(make_transformer(config))),
       source_(std::move(source)),
       directory_(std::move(directory)) {}
+
+void PretrainedModel::freeze(const ParameterPatterns& patterns) {
+  for (const std::string& name : frozen_parameters(config_, patterns)) model_->freeze(name);
+}
 
 const Tokenizer& PretrainedModel::tokenizer() {
   if (tokenizer_) return *tokenizer_;
@@ -223,7 +231,7 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
 
 void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
                      const std::filesystem::path& out, const SaveOptions& options) {
-  save(context, trainer, source.config(), out, options, [&] {
+  save(context, trainer, source.config(), out, options, source.source(), [&] {
     if (!source.directory().empty()) {
       copy_companion_files(source.directory(), out);
     } else if (make_byte_tokenizer()->vocab_size() <= source.config().vocab_size) {
@@ -234,7 +242,7 @@ void save_pretrained(const Context& context, Trainer& trainer, const PretrainedM
 
 void save_pretrained(const Context& context, Trainer& trainer, const ModelConfig& config,
                      const std::filesystem::path& out, const SaveOptions& options) {
-  save(context, trainer, config, out, options, [] {});
+  save(context, trainer, config, out, options, nullptr, [] {});
 }
 
 }  // namespace strata

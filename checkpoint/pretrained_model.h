@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "checkpoint/parameter_patterns.h"
 #include "checkpoint/pretrained.h"
 #include "core/model/transformer.h"
 #include "core/text/tokenizer.h"
@@ -19,6 +20,9 @@ class PretrainedModel {
  public:
   const ModelConfig& config() const noexcept { return config_; }
   const Model& model() const noexcept { return *model_; }
+  /// Leaves parameters as they are: before a trainer is made of the model.
+  /// @throws UsageError as frozen_parameters() does
+  void freeze(const ParameterPatterns& patterns);
   /// The values to start from. Any range of any parameter is read when it is asked for, so that
   /// each rank reads only its shards. May outlive this object.
   const ParameterSource& source() const noexcept { return source_; }
@@ -36,7 +40,7 @@ class PretrainedModel {
                   std::filesystem::path directory);
 
   ModelConfig config_;
-  std::unique_ptr<const Model> model_;
+  std::unique_ptr<Model> model_;
   ParameterSource source_;
   std::filesystem::path directory_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -72,7 +76,8 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
                        const SaveOptions& options = {});
 
 /// Writes the trainer's parameters as transformers lays them out, with config.json, and the
-/// tokenizer and generation settings that lie beside the source. Collective: all ranks read, piece
+/// tokenizer and generation settings that lie beside the source. Frozen parameters are those of the
+/// source, every bit, whatever precision the trainer computed in. Collective: all ranks read, piece
 /// by piece, rank 0 writes; every rank returns when the model is durable. Beside the trainer each
 /// rank needs about 12 MiB, rank 0 also what PretrainedWriter assembles.
 ///
@@ -84,7 +89,8 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
 void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
                      const std::filesystem::path& out, const SaveOptions& options = {});
 
-/// The same for a model that came from nowhere: no tokenizer is written.
+/// The same for a model that came from nowhere: no tokenizer is written, and frozen parameters are
+/// as the trainer computes with them.
 void save_pretrained(const Context& context, Trainer& trainer, const ModelConfig& config,
                      const std::filesystem::path& out, const SaveOptions& options = {});
 
