@@ -16,6 +16,7 @@ Json subject_json(const PlanReport& report) {
   const PlanSubject& job = report.subject;
   return {{"model", job.name},
           {"parameters", report.parameters},
+          {"trainable_parameters", report.trainable},
           {"blocks", report.blocks},
           {"compute", name(job.placement.compute)},
           {"stage", job.placement.stage},

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <compare>
+#include <map>
 
 namespace strata {
 namespace {
 
-/// The costs of a transformer's blocks from those of one that has a single layer: its layers are
-/// equal. Counts are exact up to this many micro-batches, and in proportion beyond.
+/// Counts are exact up to this many micro-batches, and in proportion beyond.
 constexpr int kMeasuredMicroBatches = 16;
 
 std::size_t extrapolate(std::size_t before, std::size_t last, double more) {
@@ -15,48 +16,64 @@ std::size_t extrapolate(std::size_t before, std::size_t last, double more) {
   return last + static_cast<std::size_t>(std::ceil(std::max(0.0, slope) * more));
 }
 
-std::vector<BlockCost> costs_of_one_layer(const ModelConfig& config, const StepShape& shape,
-                                          Dtype compute) {
-  const Model shallow = make_transformer(config);
+BlockCost cost_of(const Model& model, int block, const StepShape& shape, Dtype compute) {
   if (shape.micro_batches <= kMeasuredMicroBatches) {
-    return measure_blocks(shallow, shape, compute);
+    return measure_block(model, block, shape, compute);
   }
   StepShape fewer = shape;
   fewer.micro_batches = kMeasuredMicroBatches - 1;
-  const std::vector<BlockCost> before = measure_blocks(shallow, fewer, compute);
+  const BlockCost before = measure_block(model, block, fewer, compute);
   fewer.micro_batches = kMeasuredMicroBatches;
-  std::vector<BlockCost> costs = measure_blocks(shallow, fewer, compute);
+  BlockCost cost = measure_block(model, block, fewer, compute);
   const double factor = static_cast<double>(shape.micro_batches) / kMeasuredMicroBatches;
   const double more = shape.micro_batches - kMeasuredMicroBatches;
-  for (std::size_t b = 0; b < costs.size(); ++b) {
-    costs[b].forward_operations *= factor;
-    costs[b].backward_operations *= factor;
-    costs[b].forward_workspace =
-        extrapolate(before[b].forward_workspace, costs[b].forward_workspace, more);
-    costs[b].backward_workspace =
-        extrapolate(before[b].backward_workspace, costs[b].backward_workspace, more);
+  cost.forward_operations *= factor;
+  cost.backward_operations *= factor;
+  cost.forward_workspace = extrapolate(before.forward_workspace, cost.forward_workspace, more);
+  cost.backward_workspace = extrapolate(before.backward_workspace, cost.backward_workspace, more);
+  return cost;
+}
+
+/// What layers may differ in.
+struct LayerKind {
+  std::int64_t window = 0;
+  std::vector<bool> frozen;  // by parameter
+  int above = 0;             // the lowest block that is trained: -1, 0, 1
+  auto operator<=>(const LayerKind&) const = default;
+};
+
+LayerKind kind_of(const Model& model, const ModelConfig& config, int block) {
+  LayerKind kind{.window = config.window_of(block - 1),
+                 .frozen = {},
+                 .above = std::clamp(block - model.lowest_trainable(), -1, 1)};
+  for (const auto& spec : model.block(block).parameters()) kind.frozen.push_back(spec->frozen);
+  return kind;
+}
+
+/// Measures one layer of each kind.
+std::vector<BlockCost> measure_transformer(const Model& model, const ModelConfig& config,
+                                           const StepShape& shape, Dtype compute) {
+  std::vector<BlockCost> costs;
+  std::map<LayerKind, BlockCost> known;
+  const int last = model.block_count() - 1;
+  for (int block = 0; block <= last; ++block) {
+    if (block == 0 || block == last) {
+      costs.push_back(cost_of(model, block, shape, compute));
+      continue;
+    }
+    const LayerKind kind = kind_of(model, config, block);
+    const auto found = known.find(kind);
+    costs.push_back(found != known.end()
+                        ? found->second
+                        : known.emplace(kind, cost_of(model, block, shape, compute)).first->second);
   }
   return costs;
 }
 
-std::vector<BlockCost> measure_transformer(const ModelConfig& config, const StepShape& shape,
-                                           Dtype compute) {
-  const auto measure = [&](std::int64_t layer) {
-    ModelConfig shallow = config;
-    shallow.layers = 1;
-    shallow.window = config.window_of(layer);
-    shallow.first_windowed_layer = 0;
-    return costs_of_one_layer(shallow, shape, compute);
-  };
-  // Layers differ in nothing but their window.
-  const std::vector<BlockCost> first = measure(0);
-  const std::vector<BlockCost> last = measure(config.layers - 1);
-  std::vector<BlockCost> costs{first.front()};
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    costs.push_back(config.window_of(layer) == config.window_of(0) ? first[1] : last[1]);
-  }
-  costs.push_back(first.back());
-  return costs;
+Model make_model(const PlanSubject& subject) {
+  Model model = make_transformer(subject.config);
+  for (const std::string& name : subject.frozen) model.freeze(name);
+  return model;
 }
 
 std::vector<PlanRow> rows_of(const MemoryPlan& plan) {
@@ -69,6 +86,7 @@ std::vector<PlanRow> rows_of(const MemoryPlan& plan) {
     }
     rows.push_back(row);
   };
+  section("frozen parameters", Section::kWeights);
   section("parameters, upper half", Section::kHi);
   section("parameters, lower half", Section::kLo);
   section("Adam m", Section::kM);
@@ -136,10 +154,11 @@ std::optional<double> PlanReport::steps_until_worn() const {
 PlanMaterial::PlanMaterial(const PlanSubject& subject)
     : shape_(subject.shape),
       state_(subject.state),
-      model_(make_transformer(subject.config)),
+      model_(make_model(subject)),
       partition_(model_, subject.placement.stage == 0 ? 1 : subject.ranks),
       plan_(model_, subject.placement.update),
-      costs_(measure_transformer(subject.config, subject.shape, subject.placement.compute)) {}
+      costs_(
+          measure_transformer(model_, subject.config, subject.shape, subject.placement.compute)) {}
 
 MemoryPlanInput PlanMaterial::input(const PlacementRequest& placement) const {
   return {.model = model_,
@@ -157,6 +176,7 @@ PlanReport make_plan_report(const PlanSubject& subject, const RateInputs& inputs
   PlanReport report;
   report.subject = subject;
   report.parameters = static_cast<double>(material.model().parameter_count());
+  report.trainable = static_cast<double>(material.model().trainable_count());
   report.blocks = material.model().block_count();
   report.memory = make_memory_plan(input);
   report.rows = rows_of(report.memory);

@@ -19,6 +19,7 @@ namespace strata {
 struct PlanSubject {
   std::string name;  ///< of the model, for people
   ModelConfig config;
+  std::vector<std::string> frozen;  ///< names of parameters, as frozen_parameters() gives them
   StepShape shape;
   StateSections state{true, true};
   PlacementRequest placement;
@@ -46,6 +47,7 @@ struct SmallestBudgets {
 struct PlanReport {
   PlanSubject subject;
   double parameters = 0;  ///< of the model, without padding
+  double trainable = 0;   ///< of them
   int blocks = 0;
   MemoryPlan memory;
   std::vector<PlanRow> rows;

@@ -18,8 +18,12 @@ const char* plural(double count) { return count == 1 ? "" : "s"; }
 
 void add_subject(Text out, const PlanReport& report) {
   const PlanSubject& job = report.subject;
-  fmt::format_to(out, "{}: {} parameters in {} blocks, {}, {} rank{} on {} node{}, ZeRO {}\n",
-                 job.name, format_count(report.parameters), report.blocks,
+  const std::string trained =
+      report.trainable < report.parameters
+          ? fmt::format(", {} of them trained", format_count(report.trainable))
+          : std::string();
+  fmt::format_to(out, "{}: {} parameters in {} blocks{}, {}, {} rank{} on {} node{}, ZeRO {}\n",
+                 job.name, format_count(report.parameters), report.blocks, trained,
                  name(job.placement.compute), job.ranks, plural(job.ranks), report.nodes(),
                  plural(report.nodes()), job.placement.stage);
   fmt::format_to(

@@ -160,6 +160,7 @@ PlacementRequest make_placement(const PlacementOptions& options, int local_ranks
   place(Section::kM, options.place.m);
   place(Section::kV, options.place.v);
   place(Section::kGradient, options.place.gradients);
+  place(Section::kWeights, options.place.weights);
   request.activations = to_engine(options.activations);
   request.update =
       options.update == UpdateChoice::kLazy ? UpdateTiming::kLazy : UpdateTiming::kFused;

@@ -16,12 +16,13 @@
 namespace strata::cli {
 namespace {
 
-constexpr std::array<std::pair<const char*, Place Placement::*>, 5> kSections = {{
+constexpr std::array<std::pair<const char*, Place Placement::*>, 6> kSections = {{
     {"gradients", &Placement::gradients},
     {"hi", &Placement::hi},
     {"lo", &Placement::lo},
     {"m", &Placement::m},
     {"v", &Placement::v},
+    {"weights", &Placement::weights},
 }};
 constexpr std::array<std::pair<const char*, Place>, 3> kPlaces = {
     {{"auto", Place::kAuto}, {"dram", Place::kDram}, {"swap", Place::kSwap}}};
@@ -32,14 +33,14 @@ constexpr std::array<std::pair<const char*, Place>, 3> kPlaces = {
   for (const auto& [name, place] : kPlaces) names.emplace_back(name);
   const std::string nearest = nearest_name(part, names);
   const std::string hint = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
-  throw UsageError(
-      fmt::format("--place: \"{}\" is not gradients|hi|lo|m|v = auto|dram|swap{}", text, hint));
+  throw UsageError(fmt::format(
+      "--place: \"{}\" is not gradients|hi|lo|m|v|weights = auto|dram|swap{}", text, hint));
 }
 
 bool puts_on_swap(const PlacementOptions& options) {
   const Placement& place = options.place;
-  for (const Place chosen :
-       {place.hi, place.lo, place.m, place.v, place.gradients, options.activations}) {
+  for (const Place chosen : {place.hi, place.lo, place.m, place.v, place.gradients, place.weights,
+                             options.activations}) {
     if (chosen == Place::kSwap) return true;
   }
   return false;
@@ -84,7 +85,8 @@ void add_placement_flags(CLI::App& app, PlacementOptions& options) {
     for (const std::string& text : texts) parse_placement(text, options.place);
   };
   app.add_option_function<std::vector<std::string>>(
-         "--place", keep, "where gradients, hi, lo, m or v rest, e.g. gradients=swap; default auto")
+         "--place", keep,
+         "where gradients, hi, lo, m, v or frozen weights rest, e.g. gradients=swap; default auto")
       ->type_name("SECTION=auto|dram|swap")
       ->delimiter(',');
   add_whole(

@@ -26,6 +26,7 @@ struct Placement {
   Place m = Place::kAuto;
   Place v = Place::kAuto;
   Place gradients = Place::kAuto;
+  Place weights = Place::kAuto;  ///< of frozen parameters
 
   bool operator==(const Placement&) const = default;
 };

@@ -10,6 +10,7 @@
 #include "core/model/config.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
+#include "launch/cli/pattern_flags.h"
 #include "launch/cli/placement.h"
 #include "launch/cli/plan_options.h"
 #include "launch/cli/print_json.h"
@@ -144,6 +145,7 @@ void add_placement(const PlacementOptions& options, const PlacementRequest& plac
   flags.add_place("m", options.place.m);
   flags.add_place("v", options.place.v);
   flags.add_place("gradients", options.place.gradients);
+  flags.add_place("weights", options.place.weights);
   if (placement.stage != 3) flags.add("--stage", placement.stage);
   if (options.io_engine == IoEngineOptions::Kind::kUring) flags.add("--io-engine", "uring");
   if (options.io_engine == IoEngineOptions::Kind::kThreads) flags.add("--io-engine", "threads");
@@ -169,7 +171,8 @@ std::string command_lines(const PlanOptions& options, const PlanSubject& subject
   add_placement(options.placement, subject.placement, flags);
   if (subject.ranks > 1) text += fmt::format("mpirun -n {} ", subject.ranks);
   return text +
-         fmt::format("strata train --model {} --data FILE --out OUT{}\n", model, flags.text());
+         fmt::format("strata train --model {} --data FILE --out OUT{}{}\n", model, flags.text(),
+                     pattern_flags(options.patterns));
 }
 
 StateSections state_of(const PlanOptions& options) {
@@ -182,6 +185,7 @@ StateSections state_of(const PlanOptions& options) {
 PlanSubject subject_of(const PlanOptions& options, const std::vector<SwapDrive>& drives) {
   PlanSubject subject;
   subject.config = chosen_config(options);
+  subject.frozen = frozen_parameters(subject.config, options.patterns);
   subject.name = options.preset.empty() ? options.model.string() : options.preset;
   subject.shape = chosen_shape(options, subject.config);
   subject.state = state_of(options);

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/model/config.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/pattern_flags.h"
 #include "launch/cli/train_options.h"
 
 namespace strata::cli {
@@ -56,6 +57,7 @@ void add_plan_flags(CLI::App& app, PlanOptions& options) {
                             "the update rule, which decides what state there is");
   add_real(app, "--momentum", options.momentum, 0, 1, "of SGD; 0: none is kept");
   add_switch(app, "--json", options.json, "print one JSON object");
+  add_pattern_flags(app, options.patterns);
   add_machine_flags(app, options.machine);
   add_placement_flags(app, options.placement);
   add_config_flag(app, options.config);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "checkpoint/parameter_patterns.h"
 #include "launch/cli/config_flag.h"
 #include "launch/cli/placement_options.h"
 
@@ -35,6 +36,7 @@ struct PlanOptions {
   OptimizerKind optim = OptimizerKind::kAdamW;
   double momentum = 0.0;  ///< of SGD
   bool json = false;
+  ParameterPatterns patterns;  ///< which parameters are trained; empty: all
   MachineOptions machine;
   PlacementOptions placement;
   ConfigChoices config;

@@ -94,6 +94,7 @@ plot::RunDescription announce_plan(const TrainOptions& options, const ModelConfi
                                    const std::vector<SwapDrive>& drives, Runtime& runtime) {
   const PlanSubject subject{.name = options.model.string(),
                             .config = config,
+                            .frozen = frozen_parameters(config, options.patterns),
                             .shape = trainer.shape,
                             .state = make_update_rule(trainer)->state_sections(),
                             .placement = trainer.placement,
@@ -171,6 +172,7 @@ class TrainRun {
  private:
   PretrainedModel checked(PretrainedModel source) const {
     check_save_target(source.config(), options_.out, {.overwrite = options_.overwrite});
+    source.freeze(options_.patterns);
     return source;
   }
   TrainerOptions announced(TrainerOptions trainer) {

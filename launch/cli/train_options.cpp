@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/pattern_flags.h"
 
 namespace strata::cli {
 namespace {
@@ -113,6 +114,7 @@ void add_train_flags(CLI::App& app, TrainOptions& options) {
   add_file_flags(app, options);
   add_batch_flags(app, options);
   add_optimizer_flags(app, options);
+  add_pattern_flags(app, options.patterns);
   add_run_flags(app, options);
   add_placement_flags(app, options.placement);
   add_config_flag(app, options.config);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/parameter_patterns.h"
 #include "launch/cli/config_flag.h"
 #include "launch/cli/data_options.h"
 #include "launch/cli/model_saver.h"
@@ -43,6 +44,8 @@ struct TrainOptions {
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;  ///< 0: no clipping
   ClipChoice clip = ClipChoice::kExact;
+
+  ParameterPatterns patterns;  ///< which parameters are trained; empty: all
 
   std::vector<std::filesystem::path> eval_data;  ///< empty: the last eval_fraction of the data
   double eval_fraction = 0.05;

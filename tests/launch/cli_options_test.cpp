@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "launch/cli/bench_options.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/pattern_flags.h"
 #include "launch/cli/plan_options.h"
 #include "launch/cli/sequence_length.h"
 #include "launch/cli/train_options.h"
@@ -185,6 +186,16 @@ TEST(TrainOptions, ReadsEveryFlag) {
   EXPECT_EQ(placement.stage, 2);
   EXPECT_EQ(placement.swap, (std::vector<std::filesystem::path>{"a", "b"}));
   EXPECT_EQ(placement.dram.value(), 1610612736u);
+}
+
+TEST(TrainOptions, TakesSeveralPatternsOfParameters) {
+  const TrainOptions options =
+      train({"--freeze", "*.attn.*", "wte.weight", "--train", "*ln*", "--place", "weights=dram"});
+  EXPECT_EQ(options.patterns.freeze, (std::vector<std::string>{"*.attn.*", "wte.weight"}));
+  EXPECT_EQ(options.patterns.train, std::vector<std::string>{"*ln*"});
+  EXPECT_EQ(options.placement.place, (Placement{.weights = Place::kDram}));
+  EXPECT_EQ(pattern_flags(options.patterns), " --freeze '*.attn.*' 'wte.weight' --train '*ln*'");
+  EXPECT_EQ(pattern_flags({}), "");
 }
 
 TEST(TrainOptions, RefusesValuesThatAreNoneAndSaysWhatWouldBe) {

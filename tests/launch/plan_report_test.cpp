@@ -76,6 +76,55 @@ TEST(PlanReport, MeasuresOneLayerAsTheTrainerMeasuresAll) {
   }
 }
 
+std::vector<std::string> all_but(const ModelConfig& config, const char* part) {
+  const Model model = make_transformer(config);
+  std::vector<std::string> names;
+  for (int b = 0; b < model.block_count(); ++b) {
+    for (const auto& spec : model.block(b).parameters()) {
+      if (spec->name.find(part) == std::string::npos) names.push_back(spec->name);
+    }
+  }
+  return names;
+}
+
+TEST(PlanReport, MeasuresEachKindOfPartlyFrozenLayer) {
+  for (const char* trained : {"norm", "layers.4.mlp", "layers.4.", "tokens"}) {
+    for (const int micro_batches : {1, 40}) {
+      PlanSubject subject = subject_of("gpt2-124m");
+      subject.shape = {micro_batches, 1, 64};
+      subject.frozen = all_but(subject.config, trained);
+      const PlanMaterial material(subject);
+      const auto kinds = material.input(subject.placement).costs;
+      const auto all = measure_blocks(material.model(), subject.shape, subject.placement.compute);
+      ASSERT_EQ(kinds.size(), all.size());
+      for (std::size_t b = 0; b < all.size(); ++b) {
+        EXPECT_NEAR(kinds[b].backward_operations, all[b].backward_operations,
+                    1e-9 * all[b].backward_operations)
+            << trained << " " << b;
+        EXPECT_EQ(kinds[b].backward_workspace, all[b].backward_workspace) << trained << " " << b;
+      }
+    }
+  }
+}
+
+TEST(PlanReport, FrozenParametersCostTheirWeightsAndNoWrites) {
+  PlanSubject subject = subject_of("gpt2-124m");
+  const PlanReport whole = make_plan_report(subject, known_machine());
+  subject.frozen = all_but(subject.config, "norm");
+  const PlanReport norms = make_plan_report(subject, known_machine());
+  EXPECT_EQ(norms.parameters, whole.parameters);
+  EXPECT_EQ(norms.trainable, 25 * 2 * 768);
+  EXPECT_EQ(whole.trainable, whole.parameters);
+  EXPECT_EQ(norms.rows.front().name, "frozen parameters");
+  EXPECT_NEAR(static_cast<double>(norms.rows.front().swap), 2 * norms.parameters,
+              0.01 * norms.parameters);
+  EXPECT_LT(norms.traffic.written(), whole.traffic.written() / 500);
+  EXPECT_LT(norms.seconds.backward.compute, 0.8 * whole.seconds.backward.compute);
+  EXPECT_LT(norms.smallest.dram, whole.smallest.dram);
+  EXPECT_NE(format_plan(norms).find("of them trained"), std::string::npos);
+  EXPECT_EQ(format_plan(whole).find("of them trained"), std::string::npos);
+}
+
 TEST(PlanReport, RowsAddUpToThePlansMemory) {
   PlanSubject subject = subject_of("gpt-406m", 2);
   subject.shape.micro_batches = 4;

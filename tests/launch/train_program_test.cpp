@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/pretrained.h"
 #include "core/model/config.h"
 #include "tests/support/run_program.h"
 #include "tests/support/xml.h"
@@ -301,6 +302,24 @@ TEST_F(TrainProgram, PlacementAndEngineDoNotChangeTheSavedModel) {
             want);
   EXPECT_EQ(saved({"--swap", path("swap"), "--residency", "none", "--io-engine", "threads"}), want);
   EXPECT_EQ(saved({"--swap", path("swap") + "," + path("model"), "--residency", "none"}), want);
+}
+
+TEST_F(TrainProgram, TrainsTheParametersThatPatternsName) {
+  expect_refused(train({"--freeze", "*.atn.*"}), {"--freeze", "*.atn.*", "self_attn"});
+  expect_refused(train({"--freeze", "*"}), {"nothing is left to train"});
+  const Words norms = train({"--train", "*norm*", "--swap", path("swap"), "--residency", "none"});
+  const ProgramResult result = test::run_program(on_ranks(2, norms));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_NE(result.output.find("of them trained"), std::string::npos) << result.output;
+  const PretrainedReader before(path("model")), after(path("out"));
+  for (const MappedParameter& mapped : before.parameters()) {
+    const std::int64_t numel = mapped.shape.numel();
+    std::vector<float> start(static_cast<std::size_t>(numel)), end = start;
+    before.read(mapped.name, 0, numel, start.data());
+    after.read(mapped.name, 0, numel, end.data());
+    const bool norm = mapped.name.find("norm") != std::string::npos;
+    EXPECT_EQ(start != end, norm) << mapped.name;
+  }
 }
 
 TEST_F(TrainProgram, TwoRanksUnderMpirunTrainThroughSwap) {
