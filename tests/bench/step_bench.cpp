@@ -24,6 +24,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/parameter_patterns.h"
 #include "core/model/transformer.h"
 #include "core/process.h"
 #include "core/units.h"
@@ -43,6 +44,7 @@ struct Options {
   std::string dram = "1.5GiB";
   std::string json;
   std::vector<std::string> rows = {"none", "auto", "dram"};
+  std::vector<std::string> train;  // patterns; empty: everything
   std::int64_t sequences = 2;
   std::int64_t sequence_length = 256;
   int micro_batches = 1;
@@ -185,6 +187,10 @@ class Benchmark {
  public:
   Benchmark(Runtime& runtime, const Options& options)
       : runtime_(runtime), options_(options), model_(make_transformer(preset(options.preset))) {
+    for (const std::string& name :
+         frozen_parameters(preset(options.preset), {.train = options.train})) {
+      model_.freeze(name);
+    }
     dram_.shape = {.micro_batches = options.micro_batches,
                    .sequences = options.sequences,
                    .sequence_length = options.sequence_length};
@@ -247,7 +253,7 @@ class Benchmark {
 
   Runtime& runtime_;
   const Options& options_;
-  const Model model_;
+  Model model_;
   TrainerOptions dram_, auto_, none_;
   DeviceProfile drive_;
   std::vector<Row> rows_;
@@ -264,6 +270,7 @@ int main(int argc, char** argv) {
     app.add_option("--swap", options.swap)->required();
     app.add_option("--dram", options.dram)->capture_default_str();
     app.add_option("--json", options.json);
+    app.add_option("--train", options.train, "patterns of parameters; all others are frozen");
     app.add_option("--sequences", options.sequences)->capture_default_str();
     app.add_option("--sequence_length", options.sequence_length)->capture_default_str();
     app.add_option("--micro_batches", options.micro_batches)->capture_default_str();
