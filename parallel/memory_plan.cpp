@@ -155,8 +155,9 @@ class Planner {
   void place_weights() {
     if (!can_compute_in_place() || !is_free(Section::kHi) || !is_free(Section::kWeights)) return;
     std::uint64_t all = 0;
-    for (int part = 0; part < parts(); ++part)
+    for (int part = 0; part < parts(); ++part) {
       all += plan_.layout.bytes(plan_.layout.weights(part));
+    }
     if (all > left_ + plan_.gathered) return;
     left_ += plan_.gathered;
     left_ -= all;
@@ -191,20 +192,20 @@ class Planner {
   void place_gradients() {
     if (!is_free(Section::kGradient)) return;
     std::uint64_t all = 0;
-    for (int b = 0; b < in_.partition.block_count(); ++b) {
-      all += plan_.layout.bytes({b, Section::kGradient});
+    for (int part = 0; part < parts(); ++part) {
+      all += plan_.layout.bytes({part, Section::kGradient});
     }
     // The staging buffer is not needed when nothing is spilled.
     left_ += plan_.gradient_staging;
     if (take(all)) {
-      for (int b = 0; b < in_.partition.block_count(); ++b) make_resident({b, Section::kGradient});
+      for (int part = 0; part < parts(); ++part) make_resident({part, Section::kGradient});
       plan_.gradient_staging = 0;
       return;
     }
     left_ -= plan_.gradient_staging;
     std::vector<Candidate> candidates;
-    for (int b = 0; b < in_.partition.block_count(); ++b) {
-      candidates.push_back(candidate({b, Section::kGradient}, 2));
+    for (int part = 0; part < parts(); ++part) {
+      candidates.push_back(candidate({part, Section::kGradient}, 2));
     }
     take_in_order(candidates);
   }
