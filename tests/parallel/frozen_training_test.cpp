@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <mutex>
+#include <ostream>
 
 #include "core/model/initial_values.h"
 #include "optimizer/split.h"
@@ -27,6 +28,8 @@ struct Case {
   std::function<bool(const std::string&)> frozen;
   int lowest = 0;  // block that is trained
 };
+
+void PrintTo(const Case& given, std::ostream* out) { *out << given.name; }
 
 bool has(const std::string& name, const char* part) { return name.find(part) != std::string::npos; }
 
