@@ -123,6 +123,8 @@ EvaluationReport evaluate_all(Trainer& trainer, const EvaluationPasses& passes) 
     const EvaluationReport report = trainer.evaluate(passes.pass(pass));
     total.loss_sum += report.loss_sum;
     total.labels += report.labels;
+    total.swap_bytes_read += report.swap_bytes_read;
+    total.swap_bytes_written += report.swap_bytes_written;
   }
   return total;
 }

@@ -30,6 +30,8 @@ struct StepReport {
 struct EvaluationReport {
   double loss_sum = 0;
   double labels = 0;
+  std::uint64_t swap_bytes_read = 0;  ///< this rank's, those of the update that was due included
+  std::uint64_t swap_bytes_written = 0;
   double loss() const noexcept { return labels > 0 ? loss_sum / labels : 0; }
 };
 

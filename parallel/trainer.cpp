@@ -194,6 +194,7 @@ EvaluationReport Trainer::evaluate(const Batch& input) {
   State& state = *state_;
   Communicator& world = state.context.communicator;
   EvaluationReport report;
+  const Totals begin(state);
   report.labels = world.sum(static_cast<double>(input.counted_labels()));
   state.load_batch(input);
   const GivingUp on_failure(state);
@@ -206,6 +207,9 @@ EvaluationReport Trainer::evaluate(const Batch& input) {
   report.loss_sum = world.sum(turn.loss_sum());
   state.streamer.release(visit, *state.compute);
   state.has_pending = false;
+  const Totals end(state);
+  report.swap_bytes_read = end.io.bytes_read - begin.io.bytes_read;
+  report.swap_bytes_written = end.io.bytes_written - begin.io.bytes_written;
   return report;
 }
 

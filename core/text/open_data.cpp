@@ -1,7 +1,10 @@
 #include "core/text/open_data.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
+#include "core/error.h"
 #include "core/text/token_cache.h"
 
 namespace strata {
@@ -13,8 +16,15 @@ std::uint64_t bytes_of(std::span<const DataFile> files) {
   return bytes;
 }
 
+void refuse_empty(std::span<const DataFile> files) {
+  if (bytes_of(files) > 0) return;
+  throw UsageError(fmt::format("{} {} no text", files.front().path.string(),
+                               files.size() > 1 ? "and the other files have" : "has"));
+}
+
 /// The recipe of files of one kind; chooses the chat template where there are conversations.
 TokenRecipe recipe_of(std::vector<DataFile> files, const DataOptions& options, TrainingData& data) {
+  refuse_empty(files);
   TokenRecipe recipe{.files = std::move(files), .row_options = options.rows};
   recipe.form = data_form(recipe.files);
   if (recipe.form != DataForm::kRows) return recipe;

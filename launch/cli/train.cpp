@@ -205,11 +205,15 @@ class TrainRun {
     if (!data_.evaluation) return;
     const EvaluationReport report =
         evaluate_all(trainer_, EvaluationPasses(*data_.evaluation, data_.options, shape()));
+    Communicator& world = runtime_.communicator();
+    swap_read_ +=
+        static_cast<std::uint64_t>(world.sum(static_cast<double>(report.swap_bytes_read)));
+    swap_written_ +=
+        static_cast<std::uint64_t>(world.sum(static_cast<double>(report.swap_bytes_written)));
     if (report.labels == 0) return;
     if (record_) {
-      record_->write(EvaluationMetrics{.step = step,
-                                       .loss = report.loss(),
-                                       .tokens = static_cast<std::int64_t>(report.labels)});
+      record_->write(EvaluationMetrics{
+          .step = step, .loss = report.loss(), .tokens = static_cast<std::int64_t>(report.labels)});
     }
     runtime_.log(fmt::format("step {}: loss {:.4f} on {:.0f} held-out tokens{}", step,
                              report.loss(), report.labels, bigrams_));
