@@ -110,7 +110,15 @@ RowForm first_row_form(std::span<const DataFile> files) {
     const ReadableFile bytes(file.path);
     for (std::uint64_t at = file.begin; at < file.end;) {
       const std::string row = row_at(bytes, at, file.end);
-      if (!is_blank(row)) return detect_row_form(row, line_name(bytes, at));
+      if (!is_blank(row)) {
+        const std::string where = line_name(bytes, at);
+        if (row[row.find_first_not_of(" \t\r")] == '[') {
+          throw FormatError(fmt::format(
+              "{}: a JSON array; rows are objects, one on each line: jq -c '.[]' {} > rows.jsonl",
+              where, bytes.path()));
+        }
+        return detect_row_form(row, where);
+      }
       at += row.size() + 1;
     }
   }

@@ -146,6 +146,9 @@ TEST(RowReader, NamesTheLineOfARowThatIsWrong) {
   const auto blank = test::write_file(directory / "blank.jsonl", "\n  \n");
   test::expect_message<UsageError>([&] { first_row_form(data_files(Paths{blank})); },
                                    {blank.string(), "no row"});
+  const auto array = test::write_file(directory / "array.json", "[{\"text\": \"a\"}]");
+  test::expect_message<FormatError>([&] { first_row_form(data_files(Paths{array})); },
+                                    {array.string() + ":1", "array", "jq -c"});
 }
 
 std::string shard(std::uint32_t magic, std::uint32_t version, std::uint32_t tokens,
