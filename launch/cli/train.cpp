@@ -176,6 +176,13 @@ class TrainRun {
     return source;
   }
   TrainerOptions announced(TrainerOptions trainer) {
+    const std::int64_t positions = source_.config().max_positions;
+    if (trainer.shape.sequence_length > positions) {
+      runtime_.log().warn(
+          fmt::format("sequences of {} tokens are longer than the {} positions "
+                      "that the model was made for",
+                      trainer.shape.sequence_length, positions));
+    }
     description_ = announce_plan(options_, source_.config(), trainer, drives_, runtime_);
     return trainer;
   }

@@ -106,6 +106,8 @@ TEST_F(TrainProgram, TrainsOnSequencesLongerThanRotaryPositionsWereMadeFor) {
       test::run_program(train({"--sequence_length", "96", "--max_steps", "1"}));
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_EQ(metrics().back()["tokens"], 2 * 96);
+  EXPECT_NE(result.errors.find("96 tokens are longer than the 64 positions"), std::string::npos)
+      << result.errors;
 }
 
 TEST_F(TrainProgram, SaysWhatIsWrongWithTheFlags) {
