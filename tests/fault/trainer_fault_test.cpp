@@ -8,6 +8,7 @@
 #include "tests/support/delaying_io_engine.h"
 #include "tests/support/faulty_io_engine.h"
 #include "tests/support/hostile_io_engine.h"
+#include "tests/support/same_bits.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_training.h"
 
@@ -15,6 +16,7 @@ namespace strata {
 namespace {
 
 using test::decorate;
+using test::expect_same_bits;
 using test::train;
 using test::TrainingResult;
 
@@ -29,11 +31,6 @@ class TrainerFault : public testing::Test {
   }
   test::TemporaryDirectory directory_;
 };
-
-void expect_same_bits(const TrainingResult& got, const TrainingResult& want) {
-  EXPECT_EQ(got.losses, want.losses);
-  EXPECT_EQ(got.parameters, want.parameters);
-}
 
 TEST_F(TrainerFault, AnEngineThatPromisesNoOrderGivesTheSameBits) {
   for (const Dtype compute : {Dtype::kF32, Dtype::kBf16}) {

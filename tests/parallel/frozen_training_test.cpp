@@ -10,12 +10,14 @@
 #include "core/model/initial_values.h"
 #include "optimizer/split.h"
 #include "tests/support/plain_visit.h"
+#include "tests/support/same_bits.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_training.h"
 
 namespace strata {
 namespace {
 
+using test::expect_same_bits;
 using test::tiny_options;
 using test::train;
 using test::TrainingResult;
@@ -79,12 +81,6 @@ std::vector<float> rounded(std::vector<float> values) {
   return values;
 }
 
-void expect_same_bits(const TrainingResult& got, const TrainingResult& want) {
-  EXPECT_EQ(got.losses, want.losses);
-  EXPECT_EQ(got.norms, want.norms);
-  EXPECT_EQ(got.parameters, want.parameters);
-}
-
 class FrozenTraining : public testing::TestWithParam<std::tuple<Case, Dtype>> {
  protected:
   const Case& given() const { return std::get<0>(GetParam()); }
@@ -130,23 +126,10 @@ TEST_P(FrozenTraining, WhereTheStatesRestDoesNotChangeOneBit) {
 
 TEST_P(FrozenTraining, EveryBudgetGivesTheSameBits) {
   const Model model = model_of(given());
-  const TrainingResult want = train(model, options(), kSteps);
   TrainerOptions budgeted = options();
+  const TrainingResult want = train(model, budgeted, kSteps);
   budgeted.placement.swap = {{.path = directory_.path(), .weight = 1}};
-  const std::size_t all = want.plan.dram() + (8 << 20);
-  int worked = 0;
-  for (std::size_t budget = all / 8; budget <= all; budget += all / 8) {
-    budgeted.placement.dram_bytes = budget;
-    try {
-      const TrainingResult got = train(model, budgeted, kSteps);
-      expect_same_bits(got, want);
-      EXPECT_LE(got.plan.dram(), budget);
-      ++worked;
-    } catch (const UsageError& error) {
-      EXPECT_NE(std::string(error.what()).find("--dram"), std::string::npos) << error.what();
-    }
-  }
-  EXPECT_GT(worked, 3);
+  test::expect_same_bits_in_every_budget(model, budgeted, kSteps, want, 8, 3);
 }
 
 TEST_P(FrozenTraining, FusedUpdatesWithoutClippingAreTheLazyOnes) {

@@ -6,6 +6,7 @@
 #include "tests/support/decorated_engine.h"
 #include "tests/support/faulty_io_engine.h"
 #include "tests/support/run_on_threads.h"
+#include "tests/support/same_bits.h"
 #include "tests/support/separate_device.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_training.h"
@@ -13,6 +14,7 @@
 namespace strata {
 namespace {
 
+using test::expect_same_bits;
 using test::tiny_options;
 using test::train;
 using test::TrainingResult;
@@ -33,12 +35,6 @@ TrainingResult train_apart(const ModelConfig& config, const TrainerOptions& opti
     if (world.rank() == 0) result = std::move(own);
   });
   return result;
-}
-
-void expect_same_bits(const TrainingResult& got, const TrainingResult& want) {
-  EXPECT_EQ(got.losses, want.losses);
-  EXPECT_EQ(got.norms, want.norms);
-  EXPECT_EQ(got.parameters, want.parameters);
 }
 
 TEST(SeparateDeviceDeathTest, TheHostCannotTouchItsMemory) {

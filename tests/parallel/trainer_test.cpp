@@ -4,23 +4,19 @@
 
 #include <cmath>
 
+#include "tests/support/same_bits.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_training.h"
 
 namespace strata {
 namespace {
 
+using test::expect_same_bits;
 using test::tiny_options;
 using test::train;
 using test::TrainingResult;
 
 constexpr int kSteps = 5;
-
-void expect_same_bits(const TrainingResult& got, const TrainingResult& want) {
-  EXPECT_EQ(got.losses, want.losses);
-  EXPECT_EQ(got.norms, want.norms);
-  EXPECT_EQ(got.parameters, want.parameters);
-}
 
 TEST(Trainer, LearnsAMappingOfTokens) {
   TrainerOptions options = tiny_options();
@@ -61,24 +57,11 @@ TEST_P(TrainerPlacement, WhereTheStatesRestDoesNotChangeOneBit) {
 }
 
 TEST_P(TrainerPlacement, EveryBudgetGivesTheSameBits) {
-  const ModelConfig config = test::tiny_gpt2(true);
-  const TrainingResult want = train(config, tiny_options(GetParam()), kSteps);
+  const Model model = make_transformer(test::tiny_gpt2(true));
   TrainerOptions options = tiny_options(GetParam());
+  const TrainingResult want = train(model, options, kSteps);
   options.placement.swap = {{.path = directory_.path(), .weight = 1}};
-  const std::size_t all = want.plan.dram() + (8 << 20);
-  int worked = 0;
-  for (std::size_t budget = all / 16; budget <= all; budget += all / 16) {
-    options.placement.dram_bytes = budget;
-    try {
-      const TrainingResult got = train(config, options, kSteps);
-      expect_same_bits(got, want);
-      EXPECT_LE(got.plan.dram(), budget);
-      ++worked;
-    } catch (const UsageError& error) {
-      EXPECT_NE(std::string(error.what()).find("--dram"), std::string::npos) << error.what();
-    }
-  }
-  EXPECT_GT(worked, 4);
+  test::expect_same_bits_in_every_budget(model, options, kSteps, want, 16, 4);
 }
 
 TEST_P(TrainerPlacement, UpdatesThatRunAheadOfTheirVisitsGiveTheSameBits) {
