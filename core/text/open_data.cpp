@@ -36,23 +36,30 @@ TokenRecipe recipe_of(std::vector<DataFile> files, const DataOptions& options, T
   return recipe;
 }
 
+DatasetOptions dataset_options(const TokenRecipe& recipe, const DataOptions& options) {
+  return {.sequence_length = options.sequence_length,
+          .seed = options.seed,
+          .reset_documents = options.reset_documents.value_or(recipe.form == DataForm::kRows)};
+}
+
+std::filesystem::path cache_of(const DataOptions& options) {
+  return options.cache.empty() ? default_cache() : options.cache;
+}
+
 }  // namespace
 
 TrainingData open_data(std::span<const std::filesystem::path> files,
                        std::span<const std::filesystem::path> evaluation_files,
                        const Tokenizer& tokenizer, const DataOptions& options) {
   TrainingData data;
-  const std::filesystem::path cache = options.cache.empty() ? default_cache() : options.cache;
+  const std::filesystem::path cache = cache_of(options);
   TokenRecipe training = recipe_of(data_files(files), options, data);
   TokenRecipe evaluation =
       evaluation_files.empty() ? training : recipe_of(data_files(evaluation_files), options, data);
   if (evaluation_files.empty()) {
     evaluation.files = hold_out(training.files, training.form, options.held_out);
   }
-  data.options = {
-      .sequence_length = options.sequence_length,
-      .seed = options.seed,
-      .reset_documents = options.reset_documents.value_or(training.form == DataForm::kRows)};
+  data.options = dataset_options(training, options);
   data.evaluation_bytes = bytes_of(evaluation.files);
   data.bytes = bytes_of(training.files) + data.evaluation_bytes;
   data.training = std::make_unique<Dataset>(
@@ -67,14 +74,10 @@ TrainingData open_evaluation_data(std::span<const std::filesystem::path> files,
                                   const Tokenizer& tokenizer, const DataOptions& options) {
   TrainingData data;
   const TokenRecipe recipe = recipe_of(data_files(files), options, data);
-  data.options = {
-      .sequence_length = options.sequence_length,
-      .seed = options.seed,
-      .reset_documents = options.reset_documents.value_or(recipe.form == DataForm::kRows)};
+  data.options = dataset_options(recipe, options);
   data.bytes = data.evaluation_bytes = bytes_of(recipe.files);
   data.evaluation =
-      open_tokens(recipe, tokenizer, data.chat.get(),
-                  options.cache.empty() ? default_cache() : options.cache, options.warn);
+      open_tokens(recipe, tokenizer, data.chat.get(), cache_of(options), options.warn);
   return data;
 }
 

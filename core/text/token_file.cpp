@@ -48,6 +48,7 @@ TokenFile::TokenFile(std::filesystem::path directory,
   }
   lock_ = open_to_write(path(kLock));
   tokens_ = open_to_write(path(kTokens));
+  reader_.emplace(path(kTokens));
   lead_if_nobody_does();
   if (complete()) {
     const auto entry = parse_json_object(read_text_file(path(kEntry), kMostEntryBytes),
@@ -98,18 +99,8 @@ std::int64_t TokenFile::wait_for(std::int64_t count) {
 }
 
 void TokenFile::read(std::int64_t begin, std::span<TrainingToken> tokens) {
-  auto offset = static_cast<std::uint64_t>(begin) * sizeof(TrainingToken);
-  std::span<std::byte> rest = std::as_writable_bytes(tokens);
-  while (!rest.empty()) {
-    const ssize_t count = pread(tokens_, rest.data(), rest.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      throw IoError("cannot read the tokens", path(kTokens).string(), offset,
-                    count < 0 ? errno : 0);
-    }
-    offset += static_cast<std::uint64_t>(count);
-    rest = rest.subspan(static_cast<std::size_t>(count));
-  }
+  reader_->read(static_cast<std::uint64_t>(begin) * sizeof(TrainingToken),
+                std::as_writable_bytes(tokens));
 }
 
 void TokenFile::append(std::span<const TrainingToken> tokens) {

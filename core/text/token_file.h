@@ -6,11 +6,13 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include <nlohmann/json.hpp>
 
+#include "core/file.h"
 #include "core/text/document_reader.h"
 #include "core/text/token_source.h"
 
@@ -56,7 +58,8 @@ class TokenFile final : public TokenSource {
   std::filesystem::path directory_;
   std::function<std::unique_ptr<DocumentReader>()> make_reader_;
   TokenFileOptions options_;
-  int tokens_ = -1;
+  int tokens_ = -1;  // to write, and to see how many there are
+  std::optional<ReadableFile> reader_;
   int lock_ = -1;
   std::thread writer_;
   std::atomic<bool> stop_{false};
