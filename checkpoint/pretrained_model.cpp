@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
@@ -120,47 +121,93 @@ std::vector<Parameter> parameters_to_save(const Model& model, const ModelConfig&
   return parameters;
 }
 
-void write_rounded(PretrainedWriter& writer, const std::string& name, std::span<const float> values,
-                   std::vector<bf16>& rounded) {
-  rounded.resize(values.size());
-  std::transform(values.begin(), values.end(), rounded.begin(), [](float value) {
-    bf16 high;
-    high.bits = split(value).hi;
-    return high;
-  });
-  writer.write(name, std::span<const bf16>(rounded));
-}
+/// One save, from the values of its parameters to files that are durable.
+class Save {
+ public:
+  /// @param frozen gives the values of frozen parameters; none: the trainer does
+  Save(const Context& context, const Model& model, const ModelConfig& config, const fs::path& out,
+       const SaveOptions& options, ParameterSource frozen)
+      : parameters_(parameters_to_save(model, config)),
+        frozen_(std::move(frozen)),
+        rounds_(dtype_in_file(options.dtype, config) == Dtype::kBf16),
+        output_(open_output(context.communicator, out, config, options)) {}
 
-/// @param frozen gives the values of frozen parameters; none: the trainer does
-void save(const Context& context, Trainer& trainer, const ModelConfig& config, const fs::path& out,
-          const SaveOptions& options, const ParameterSource& frozen,
-          const std::function<void()>& write_companions) {
-  const std::vector<Parameter> parameters = parameters_to_save(trainer.model(), config);
-  const std::unique_ptr<Output> output = open_output(context.communicator, out, config, options);
-  const bool rounds = dtype_in_file(options.dtype, config) == Dtype::kBf16;
-  std::vector<float> piece(static_cast<std::size_t>(kPieceElements));
-  std::vector<bf16> rounded;
-  for (const Parameter parameter : parameters) {
-    const std::int64_t numel = parameter->shape.numel();
-    for (std::int64_t begin = 0; begin < numel; begin += kPieceElements) {
-      const auto count = static_cast<std::size_t>(std::min(kPieceElements, numel - begin));
-      const std::span<float> values = std::span(piece).first(count);
-      const bool from_source = parameter->frozen && frozen;
-      if (!from_source) trainer.read(parameter, begin, values);
-      if (!output) continue;
-      if (from_source) frozen(parameter, begin, values);
-      if (rounds) {
-        write_rounded(output->writer, parameter->name, values, rounded);
-      } else {
-        output->writer.write(parameter->name, std::span<const float>(values));
+  bool rounds() const noexcept { return rounds_; }
+  /// What take() wants, in its order.
+  std::vector<Parameter> wanted() const {
+    std::vector<Parameter> wanted;
+    std::ranges::copy_if(parameters_, std::back_inserter(wanted),
+                         [&](Parameter parameter) { return !from_source(parameter); });
+    return wanted;
+  }
+  /// Rank 0's; so is finish().
+  void take(Parameter parameter, std::int64_t begin, std::span<const float> values) {
+    copy_frozen();
+    write(parameter, values);
+    if (begin + static_cast<std::int64_t>(values.size()) == parameter->shape.numel()) ++next_;
+  }
+  void finish(const std::function<void()>& write_companions) {
+    copy_frozen();
+    write_companions();
+    output_->writer.finish();
+    output_->directory.keep();
+  }
+
+ private:
+  bool from_source(Parameter parameter) const { return parameter->frozen && frozen_; }
+  /// Those that come before the next one that is wanted.
+  void copy_frozen() {
+    std::vector<float> piece;
+    for (; next_ < parameters_.size() && from_source(parameters_[next_]); ++next_) {
+      piece.resize(static_cast<std::size_t>(kPieceElements));
+      const std::int64_t numel = parameters_[next_]->shape.numel();
+      for (std::int64_t begin = 0; begin < numel; begin += kPieceElements) {
+        const auto count = static_cast<std::size_t>(std::min(kPieceElements, numel - begin));
+        const std::span<float> values = std::span(piece).first(count);
+        frozen_(parameters_[next_], begin, values);
+        write(parameters_[next_], values);
       }
     }
   }
-  if (output) {
-    write_companions();
-    output->writer.finish();
-    output->directory.keep();
+  void write(Parameter parameter, std::span<const float> values) {
+    if (!rounds_) return output_->writer.write(parameter->name, values);
+    rounded_.resize(values.size());
+    std::ranges::transform(values, rounded_.begin(), [](float value) {
+      bf16 high;
+      high.bits = split(value).hi;
+      return high;
+    });
+    output_->writer.write(parameter->name, std::span<const bf16>(rounded_));
   }
+
+  std::vector<Parameter> parameters_;
+  ParameterSource frozen_;
+  bool rounds_;
+  std::unique_ptr<Output> output_;  // of rank 0
+  std::size_t next_ = 0;            // parameter to write
+  std::vector<bf16> rounded_;
+};
+
+/// @param write_companions writes what else belongs to the model, @param durable is told then; both
+/// on rank 0
+void begin_save(const Context& context, Trainer& trainer, const ModelConfig& config,
+                const fs::path& out, const SaveOptions& options, ParameterSource frozen,
+                std::function<void()> write_companions, std::function<void()> durable) {
+  const auto save =
+      std::make_shared<Save>(context, trainer.model(), config, out, options, std::move(frozen));
+  trainer.read_beside(
+      save->wanted(), save->rounds() ? Dtype::kBf16 : Dtype::kF32,
+      [save](Parameter parameter, std::int64_t begin, std::span<const float> values) {
+        save->take(parameter, begin, values);
+      },
+      [save, write_companions = std::move(write_companions), durable = std::move(durable)] {
+        save->finish(write_companions);
+        durable();
+      });
+}
+
+void end_save(const Context& context, Trainer& trainer) {
+  trainer.finish_reading();
   context.communicator.barrier();
 }
 
@@ -229,20 +276,31 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
   }
 }
 
-void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
-                     const std::filesystem::path& out, const SaveOptions& options) {
-  save(context, trainer, source.config(), out, options, source.source(), [&] {
+void save_pretrained_beside(const Context& context, Trainer& trainer, const PretrainedModel& source,
+                            const std::filesystem::path& out, const SaveOptions& options,
+                            std::function<void()> durable) {
+  const auto write_companions = [&source, out] {
     if (!source.directory().empty()) {
       copy_companion_files(source.directory(), out);
     } else if (make_byte_tokenizer()->vocab_size() <= source.config().vocab_size) {
       write_text_file(out / kTokenizer, byte_tokenizer_json());
     }
-  });
+  };
+  begin_save(context, trainer, source.config(), out, options, source.source(), write_companions,
+             std::move(durable));
+}
+
+void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
+                     const std::filesystem::path& out, const SaveOptions& options) {
+  save_pretrained_beside(context, trainer, source, out, options, [] {});
+  end_save(context, trainer);
 }
 
 void save_pretrained(const Context& context, Trainer& trainer, const ModelConfig& config,
                      const std::filesystem::path& out, const SaveOptions& options) {
-  save(context, trainer, config, out, options, nullptr, [] {});
+  begin_save(
+      context, trainer, config, out, options, nullptr, [] {}, [] {});
+  end_save(context, trainer);
 }
 
 }  // namespace strata

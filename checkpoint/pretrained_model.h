@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "checkpoint/parameter_patterns.h"
@@ -79,7 +80,7 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
 /// tokenizer and generation settings that lie beside the source. Frozen parameters are those of the
 /// source, every bit, whatever precision the trainer computed in. Collective: all ranks read, piece
 /// by piece, rank 0 writes; every rank returns when the model is durable. Beside the trainer each
-/// rank needs about 12 MiB, rank 0 also what PretrainedWriter assembles.
+/// rank needs about 16 MiB, rank 0 also what PretrainedWriter assembles.
 ///
 /// Missing directories are made. Files have their names only when all weights were written; when it
 /// fails, nothing is left behind. A failure of rank 0 is thrown there while other ranks wait for
@@ -89,7 +90,14 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
 void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
                      const std::filesystem::path& out, const SaveOptions& options = {});
 
-/// The same for a model that came from nowhere: no tokenizer is written, and frozen parameters are
+/// The same beside the step that follows, as Trainer::read_beside(): returns at once, saves the
+/// model as it is now. `durable` is called on rank 0, on another thread, when the model is.
+/// @param source borrowed until then
+void save_pretrained_beside(const Context& context, Trainer& trainer, const PretrainedModel& source,
+                            const std::filesystem::path& out, const SaveOptions& options,
+                            std::function<void()> durable);
+
+/// The first for a model that came from nowhere: no tokenizer is written, and frozen parameters are
 /// as the trainer computes with them.
 void save_pretrained(const Context& context, Trainer& trainer, const ModelConfig& config,
                      const std::filesystem::path& out, const SaveOptions& options = {});

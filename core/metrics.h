@@ -30,6 +30,7 @@ struct StepMetrics {
   double seconds_write_wait = 0;
   double seconds_update = 0;
   double seconds_collective = 0;
+  double seconds_save_wait = 0;
   std::string bound_by = {};         ///< "compute", "read", "write", "update" or "collectives"
   double bound_fraction = 0;         ///< the bound's seconds over the step's seconds
   std::uint64_t rss_peak_bytes = 0;  ///< largest of the ranks, since the start

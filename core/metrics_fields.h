@@ -26,6 +26,7 @@ void visit_step_fields(Step& row, Visit&& visit) {
   visit("seconds_write_wait", "time/write_wait", row.seconds_write_wait);
   visit("seconds_update", "time/update", row.seconds_update);
   visit("seconds_collective", "time/collective", row.seconds_collective);
+  visit("seconds_save_wait", "time/save_wait", row.seconds_save_wait);
   visit("bound_by", nullptr, row.bound_by);
   visit("bound_fraction", "perf/bound_fraction", row.bound_fraction);
   visit("rss_peak_bytes", "memory/rss_peak_bytes", row.rss_peak_bytes);

@@ -90,6 +90,7 @@ StepMetrics StepMetricsCollector::collect(const StepReport& report) {
     keep_largest(&StepReport::seconds_write_wait);
     keep_largest(&StepReport::seconds_update);
     keep_largest(&StepReport::seconds_collective);
+    keep_largest(&StepReport::seconds_read_beside);
     metrics.swap_bytes_read += rank.step.swap_bytes_read;
     metrics.swap_bytes_written += rank.step.swap_bytes_written;
     metrics.rss_peak_bytes = std::max(metrics.rss_peak_bytes, rank.rss_peak);
@@ -100,6 +101,7 @@ StepMetrics StepMetricsCollector::collect(const StepReport& report) {
   metrics.seconds_write_wait = slowest.seconds_write_wait;
   metrics.seconds_update = slowest.seconds_update;
   metrics.seconds_collective = slowest.seconds_collective;
+  metrics.seconds_save_wait = slowest.seconds_read_beside;
   metrics.tokens_per_second = static_cast<double>(metrics.tokens) / metrics.seconds;
   metrics.mfu = operations_ / metrics.seconds / product_rate_;
   metrics.energy_joules = energy_.joules_since_last();

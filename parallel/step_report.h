@@ -24,6 +24,7 @@ struct StepReport {
   double seconds_write_wait = 0;
   double seconds_update = 0;
   double seconds_collective = 0;
+  double seconds_read_beside = 0;  ///< the step stood still for Trainer::read_beside()
 };
 
 /// Sum of losses and count of labels of an evaluation, over all ranks.

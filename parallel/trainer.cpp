@@ -1,5 +1,6 @@
 #include "parallel/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -80,6 +81,22 @@ void decide(const Trainer::State& state, StepDecision& decision, double norm, bo
   decision.known.complete();
 }
 
+/// Submits the backward visit's share of what is read beside the step: between the collectives of
+/// the phase's first half, so that the second half is there to hide the rest.
+void read_beside(Trainer::State& state, int index) {
+  if (!state.reader.busy()) return;
+  const int turn = state.plan.turn();
+  if (index == turn) state.streamer.settle();
+  state.reader.submit_share(std::max(1, (turn + state.plan.size()) / 2 - index));
+}
+
+/// Returns when the sections may change. @return the seconds that took
+double wait_for_reader(const Trainer::State& state) {
+  const auto begin = Clock::now();
+  state.reader.wait_read();
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
 /// Visits of the backward phase: the last block's forward, loss and gradient, then all others.
 double run_backward(Trainer::State& state, float loss_scale,
                     const std::shared_ptr<StepDecision>& fused) {
@@ -90,6 +107,7 @@ double run_backward(Trainer::State& state, float loss_scale,
     const bool into_next_step = index > state.plan.turn() && !fused;
     const int limit = into_next_step ? size + state.plan.turn() + 1 : size;
     Visit& visit = state.streamer.acquire(index, limit);
+    if (!fused) read_beside(state, index);
     if (index == state.plan.turn() && !fused) state.streamer.set_pending(state.open_decision);
     const int b = visit.planned().block;
     const TensorView dense = state.gradients.begin_dense(b);
@@ -157,13 +175,17 @@ StepReport Trainer::step(const Batch& input) {
     state.open_decision = decision;
   } else {
     decide(state, *decision, 0.0, true);
+    if (state.reader.busy()) state.streamer.settle();
+    state.reader.submit_share(1);
   }
   const double cpu_begin = cpu_seconds();
   state.run_forward(state.plan.size());
   const double cpu_turn = cpu_seconds();
+  if (!lazy) report.seconds_read_beside = wait_for_reader(state);
   const double loss_sum =
       run_backward(state, static_cast<float>(1.0 / labels), lazy ? nullptr : decision);
   report.loss = world.sum(loss_sum) / labels;
+  if (lazy) report.seconds_read_beside = wait_for_reader(state);
 
   const GradientNorm norm = settle_gradients(state);
   report.cpu_seconds_forward = cpu_turn - cpu_begin;

@@ -20,6 +20,11 @@ namespace strata {
 using ParameterSource =
     std::function<void(Parameter parameter, std::int64_t begin, std::span<float> values)>;
 
+/// Takes elements [begin, begin + values.size()) of a parameter, row-major: of each parameter from
+/// the first to the last.
+using ParameterSink =
+    std::function<void(Parameter parameter, std::int64_t begin, std::span<const float> values)>;
+
 /// Fresh values: Initializer of each parameter, the same for any number of ranks.
 ParameterSource random_parameters(std::uint64_t seed);
 
@@ -54,6 +59,20 @@ class Trainer {
   /// Elements [begin, begin + values.size()) of a parameter's fp32 master, on every rank. Flushes
   /// first. Of a frozen parameter there is only what products read, in the compute dtype.
   void read(Parameter parameter, std::int64_t begin, std::span<float> values);
+  /// Reads parameters, whole and in this order, beside the step that follows: returns at once. The
+  /// values are those after the last step: masters, or with `precision` kBf16 what bf16 products
+  /// read of them, for half the bytes. The next step reads them while no update is due (lazy: in
+  /// its backward phase; fused: in its forward phase) and waits for the rest of them before it goes
+  /// on (StepReport::seconds_read_beside). `sink`, then `finish`, are called on rank 0 only, on a
+  /// lane of their own; what they throw is thrown by a later call of this trainer. Takes 16 MiB on
+  /// every rank. Ends an earlier reading first.
+  void read_beside(std::vector<Parameter> parameters, Dtype precision, ParameterSink sink,
+                   std::function<void()> finish);
+  /// Reads what is left, and blocks until `finish` has returned.
+  void finish_reading();
+  /// Whether finish_reading() has anything to do. Not collective. @throws what `sink` or `finish`
+  /// threw
+  bool reading() const;
   /// A whole parameter by name. @throws UsageError if there is none of that name
   std::vector<float> read(const std::string& name);
   /// Replaces a whole parameter; every rank passes the same values. Optimizer state stays.

@@ -5,91 +5,11 @@
 #include <cstring>
 
 #include "core/model/initial_values.h"
-#include "core/units.h"
-#include "optimizer/split.h"
+#include "parallel/shard_stretch.h"
 #include "parallel/trainer_state.h"
 
 namespace strata {
 namespace {
-
-/// Elements of a shard that pass through memory at a time: 4096-byte aligned in every section.
-constexpr std::int64_t kStretch = 1 << 20;
-
-/// Calls visit(begin, numel) for stretches that cover a shard's elements [from, to), cut so that
-/// every section can be transferred. None if the range is empty or the wrong way round.
-template <typename Visitor>
-void for_stretches(std::int64_t from, std::int64_t to, Visitor&& visit) {
-  if (from >= to) return;
-  for (std::int64_t begin = from / kShardAlignment * kShardAlignment; begin < to;) {
-    const std::int64_t end = std::min(begin + kStretch, round_up(to, kShardAlignment));
-    visit(begin, end - begin);
-    begin = end;
-  }
-}
-
-/// A stretch of a part's values, in memory of its own: masters, or of frozen parameters the weights
-/// that products read.
-class Stretch {
- public:
-  Stretch(ShardStore& store, int part, Dtype compute)
-      : store_(store),
-        weights_(store.layout().weights(part)),
-        whole_(weights_.section == Section::kWeights && compute == Dtype::kF32) {}
-
-  void fetch(std::int64_t begin, std::int64_t numel) {
-    lease(begin, numel, true);
-    for (const Lease& half : leases_) half.ready().wait();
-    values_.resize(static_cast<std::size_t>(numel));
-    if (whole_) {
-      std::memcpy(values_.data(), leases_[0].as<float>(), values_.size() * sizeof(float));
-    } else {
-      join(leases_[0].as<std::uint16_t>(), low(), numel, values_.data());
-    }
-  }
-  void start(std::int64_t begin, std::int64_t numel) {
-    lease(begin, numel, false);
-    values_.assign(static_cast<std::size_t>(numel), 0.0f);
-  }
-  void store() {
-    if (whole_) {
-      std::memcpy(leases_[0].as<float>(), values_.data(), values_.size() * sizeof(float));
-    } else {
-      split(values_.data(), static_cast<std::int64_t>(values_.size()),
-            leases_[0].as<std::uint16_t>(), low());
-    }
-    std::vector<Event> stored;
-    for (const Lease& half : leases_) stored.push_back(store_.store(half));
-    for (const Event& event : stored) event.wait();
-  }
-  std::span<float> values() { return values_; }
-
- private:
-  void lease(std::int64_t begin, std::int64_t numel, bool reads) {
-    leases_.clear();
-    std::span<std::byte> room(buffer_.data(), static_cast<std::size_t>(numel) * sizeof(float));
-    const auto add = [&](SectionKey key) {
-      const std::size_t bytes = store_.layout().element(key) * static_cast<std::size_t>(numel);
-      leases_.push_back(reads ? store_.fetch_into(key, begin, numel, room.first(bytes))
-                              : store_.adopt(key, begin, numel, room.first(bytes)));
-      room = room.subspan(bytes);
-    };
-    add(weights_);
-    if (weights_.section == Section::kHi) {
-      add({weights_.block, Section::kLo});
-    } else {
-      std::ranges::fill(room, std::byte{0});  // frozen bf16 weights have no lower half
-    }
-  }
-  /// What follows the upper half in buffer_.
-  std::int16_t* low() { return leases_[0].as<std::int16_t>() + values_.size(); }
-
-  ShardStore& store_;
-  SectionKey weights_;
-  bool whole_;  // fp32 in one piece
-  Buffer buffer_ = allocate_host(kStretch * sizeof(float));
-  std::vector<Lease> leases_;  // into buffer_, one after the other: weights, lower half
-  std::vector<float> values_;
-};
 
 /// The part of flat elements [first, last) that lies in a stretch of a shard, as (offset into the
 /// stretch, offset into the range, count).
@@ -117,7 +37,7 @@ void Trainer::fill(const ParameterSource& source) {
   State& state = *state_;
   for (int p = 0; p < state.partition.part_count(); ++p) {
     const BlockPartition& part = state.partition.part(p);
-    Stretch values(state.store, p, state.options.placement.compute);
+    ShardStretch values(state.store, p, state.options.placement.compute);
     for_stretches(0, part.shard_numel(), [&](std::int64_t begin, std::int64_t numel) {
       const std::int64_t flat = state.shards.rank() * part.shard_numel() + begin;
       values.start(begin, numel);
@@ -145,7 +65,7 @@ void Trainer::read(Parameter parameter, std::int64_t begin, std::span<float> val
       begin >= 0 && begin + static_cast<std::int64_t>(values.size()) <= parameter->shape.numel(),
       "the range lies outside the parameter");
   const std::int64_t shard = block.shard_numel();
-  Stretch masters(state.store, part, state.options.placement.compute);
+  ShardStretch masters(state.store, part, state.options.placement.compute);
   for (int owner = 0; owner < state.shards.size(); ++owner) {
     const std::int64_t from = std::max(first, owner * shard);
     const std::int64_t to = std::min(last, (owner + 1) * shard);
@@ -166,6 +86,20 @@ void Trainer::read(Parameter parameter, std::int64_t begin, std::span<float> val
   }
 }
 
+void Trainer::read_beside(std::vector<Parameter> parameters, Dtype precision, ParameterSink sink,
+                          std::function<void()> finish) {
+  if (reading()) finish_reading();
+  state_->reader.start(std::move(parameters), precision, std::move(sink), std::move(finish));
+}
+
+void Trainer::finish_reading() {
+  if (state_->reader.busy()) flush();
+  state_->reader.submit_share(1);
+  state_->reader.wait_done();
+}
+
+bool Trainer::reading() const { return !state_->reader.done(); }
+
 std::vector<float> Trainer::read(const std::string& name) {
   const Parameter parameter = find_parameter(name);
   std::vector<float> values(static_cast<std::size_t>(parameter->shape.numel()));
@@ -182,6 +116,7 @@ void Trainer::write(const std::string& name, std::span<const float> values) {
   }
   expects(static_cast<std::int64_t>(values.size()) == parameter->shape.numel(),
           "the values have another size than the parameter");
+  finish_reading();
   flush();
   State& state = *state_;
   const int part = part_of(state.model, parameter);
@@ -191,7 +126,7 @@ void Trainer::write(const std::string& name, std::span<const float> values) {
   const std::int64_t last = first + static_cast<std::int64_t>(values.size());
   const std::int64_t from = std::max<std::int64_t>(0, first - base);
   const std::int64_t to = std::min(block.shard_numel(), last - base);
-  Stretch masters(state.store, part, state.options.placement.compute);
+  ShardStretch masters(state.store, part, state.options.placement.compute);
   for_stretches(from, to, [&](std::int64_t stretch, std::int64_t numel) {
     masters.fetch(stretch, numel);
     const Overlap own = overlap(base + stretch, numel, first, last);

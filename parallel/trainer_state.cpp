@@ -132,7 +132,9 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
       gradients(given.device, *compute, shards, streamed, partition, store,
                 device_piece(DevicePiece::kGradients),
                 piece(host_memory, {memory.chunk_pool, memory.gradient_staging}, 1), clock),
-      boundaries(make_boundaries()) {
+      boundaries(make_boundaries()),
+      reader(streamed, partition, store, wanted.placement.compute, shards,
+             given.communicator.rank() == 0) {
   const std::size_t bytes = boundary_shape().tensor_bytes();
   for (int i = 0; i < wanted.shape.micro_batches; ++i) {
     std::byte* home =

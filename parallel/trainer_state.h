@@ -4,6 +4,7 @@
 
 #include "parallel/boundary_store.h"
 #include "parallel/gradient_pipeline.h"
+#include "parallel/master_reader.h"
 #include "parallel/parameter_streamer.h"
 #include "parallel/trainer.h"
 
@@ -44,6 +45,7 @@ struct Trainer::State {
   ParameterStreamer streamer;
   GradientPipeline gradients;
   BoundaryStore boundaries;
+  MasterReader reader;
 
   // What a run is at.
   std::vector<DeviceBatch> batch;              // by micro-batch, views into device_memory

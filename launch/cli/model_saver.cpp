@@ -18,7 +18,7 @@ void require(const std::error_code& failure, const char* what, const fs::path& p
 }
 
 /// Gives `to` the files of `from`, those it has replaced.
-void publish(const fs::path& from, const fs::path& to) {
+void replace_files(const fs::path& from, const fs::path& to) {
   std::error_code failure;
   for (const fs::directory_entry& file : fs::directory_iterator(from)) {
     const fs::path fresh = to / fmt::format(".{}.partial", file.path().filename().string());
@@ -32,6 +32,11 @@ void publish(const fs::path& from, const fs::path& to) {
   sync_directory(to);
 }
 
+/// Where a checkpoint lies until it is complete.
+fs::path partial_of(const fs::path& checkpoint) {
+  return checkpoint.parent_path() / fmt::format(".{}.partial", checkpoint.filename().string());
+}
+
 }  // namespace
 
 ModelSaver::ModelSaver(Runtime& runtime, Trainer& trainer, const PretrainedModel& source,
@@ -43,6 +48,7 @@ fs::path ModelSaver::checkpoint(std::int64_t step) const {
 }
 
 void ModelSaver::after_step(std::int64_t step) {
+  if (underway_ && !trainer_.reading()) end_save();
   if (flags_.save_steps > 0 && step % flags_.save_steps == 0) save(step);
 }
 
@@ -54,8 +60,9 @@ void ModelSaver::after_evaluation(std::int64_t step, double loss) {
 }
 
 void ModelSaver::finish(std::int64_t step) {
+  end_save();
   if (best_ && *best_ != step) {
-    if (runtime_.communicator().rank() == 0) publish(checkpoint(*best_), out_);
+    if (runtime_.communicator().rank() == 0) replace_files(checkpoint(*best_), out_);
     runtime_.communicator().barrier();
     runtime_.log(fmt::format("saved the best model, of step {} with loss {:.4f}, to {}", *best_,
                              best_loss_, out_.string()));
@@ -68,43 +75,62 @@ void ModelSaver::finish(std::int64_t step) {
 
 void ModelSaver::save(std::int64_t step) {
   if (std::ranges::count(saved_, step) > 0) return;
-  const auto begin = std::chrono::steady_clock::now();
-  const bool first = runtime_.communicator().rank() == 0;
-  const fs::path target = checkpoint(step);
-  const fs::path partial = out_ / fmt::format(".checkpoint-{}.partial", step);
-  std::error_code failure;
-  if (first) fs::remove_all(partial, failure);  // of a run that was killed
-  runtime_.communicator().barrier();
-  save_pretrained(runtime_.context(), trainer_, source_, partial);
-  if (first) {
-    fs::remove_all(target, failure);  // of the run whose output is overwritten
-    fs::rename(partial, target, failure);
-    require(failure, "cannot rename the saved model", partial);
-    sync_directory(out_);
-  }
+  end_save();
   saved_.push_back(step);
-  remove_old();
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  runtime_.log(fmt::format("saved {} in {:.1f} s", target.string(), seconds.count()));
+  underway_ = std::make_shared<Underway>(Underway{.target = checkpoint(step),
+                                                  .obsolete = take_obsolete(),
+                                                  .begin = std::chrono::steady_clock::now(),
+                                                  .durable = {},
+                                                  .warnings = {}});
+  const fs::path partial = partial_of(underway_->target);
+  std::error_code failure;
+  // What a run that was killed has left.
+  if (runtime_.communicator().rank() == 0) fs::remove_all(partial, failure);
+  runtime_.communicator().barrier();
+  save_pretrained_beside(runtime_.context(), trainer_, source_, partial, {},
+                         [underway = underway_] { publish(*underway); });
 }
 
-/// Leaves the newest and the best.
-void ModelSaver::remove_old() {
-  if (flags_.save_total_limit == 0 && flags_.save_steps > 0) return;
+/// On a lane of the trainer.
+void ModelSaver::publish(Underway& underway) {
+  std::error_code failure;
+  fs::remove_all(underway.target, failure);  // of the run whose output is overwritten
+  fs::rename(partial_of(underway.target), underway.target, failure);
+  require(failure, "cannot rename the saved model", partial_of(underway.target));
+  sync_directory(underway.target.parent_path());
+  for (const fs::path& old : underway.obsolete) {
+    fs::remove_all(old, failure);
+    if (!failure) continue;
+    underway.warnings.push_back(
+        fmt::format("{}: could not be removed: {}", old.string(), failure.message()));
+  }
+  underway.durable = std::chrono::steady_clock::now();
+}
+
+void ModelSaver::end_save() {
+  if (!underway_) return;
+  trainer_.finish_reading();
+  for (const std::string& warning : underway_->warnings) runtime_.log().warn(warning);
+  const std::chrono::duration<double> seconds = underway_->durable - underway_->begin;
+  runtime_.log(fmt::format("saved {} beside the run, in {:.1f} s", underway_->target.string(),
+                           seconds.count()));
+  underway_.reset();
+}
+
+/// All but the newest and the best.
+std::vector<fs::path> ModelSaver::take_obsolete() {
+  std::vector<fs::path> obsolete;
+  if (flags_.save_total_limit == 0 && flags_.save_steps > 0) return obsolete;
   const auto limit = static_cast<std::size_t>(std::max<std::int64_t>(1, flags_.save_total_limit));
   for (std::size_t i = 0; saved_.size() > limit && i < saved_.size();) {
     if (best_ == saved_[i]) {
       ++i;
       continue;
     }
-    std::error_code failure;
-    if (runtime_.communicator().rank() == 0) fs::remove_all(checkpoint(saved_[i]), failure);
-    if (failure) {
-      runtime_.log().warn(fmt::format("{}: could not be removed: {}",
-                                      checkpoint(saved_[i]).string(), failure.message()));
-    }
+    obsolete.push_back(checkpoint(saved_[i]));
     saved_.erase(saved_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  return obsolete;
 }
 
 }  // namespace strata::cli

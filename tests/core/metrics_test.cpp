@@ -38,6 +38,7 @@ TEST(Metrics, HasEveryKeyOfAStepInOrder) {
                                             "seconds_write_wait",
                                             "seconds_update",
                                             "seconds_collective",
+                                            "seconds_save_wait",
                                             "bound_by",
                                             "bound_fraction",
                                             "rss_peak_bytes",

@@ -18,7 +18,8 @@ TAGS = {"loss": "train/loss", "grad_norm": "train/grad_norm", "learning_rate": "
         "tokens": "train/tokens", "skipped": "train/skipped", "seconds": "time/step",
         "seconds_compute": "time/compute", "seconds_read_wait": "time/read_wait",
         "seconds_write_wait": "time/write_wait", "seconds_update": "time/update",
-        "seconds_collective": "time/collective", "tokens_per_second": "perf/tokens_per_second", "mfu": "perf/mfu",
+        "seconds_collective": "time/collective", "seconds_save_wait": "time/save_wait",
+        "tokens_per_second": "perf/tokens_per_second", "mfu": "perf/mfu",
         "bound_fraction": "perf/bound_fraction", "energy_joules": "perf/energy_joules",
         "swap_bytes_read": "swap/read_bytes", "swap_bytes_written": "swap/written_bytes",
         "rss_peak_bytes": "memory/rss_peak_bytes", "eval_loss": "eval/loss", "eval_tokens": "eval/tokens"}
