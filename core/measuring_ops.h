@@ -59,6 +59,7 @@ class MeasuringOps final : public Ops {
   void add(ConstTensorView, ConstTensorView, TensorView, Stream&) override {}
   void convert(ConstTensorView, float, TensorView, Stream&) override {}
   void fill_zero(TensorView, Stream&) override {}
+  void dropout(ConstTensorView, const Dropout&, TensorView, Stream&) override {}
   void softmax_statistics(ConstTensorView, std::int64_t, ConstTensorView, bool, TensorView,
                           TensorView, TensorView, Stream&) override {}
   void cross_entropy(ConstTensorView, ConstTensorView, ConstTensorView, ConstTensorView, TensorView,

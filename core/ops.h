@@ -17,6 +17,15 @@ namespace strata {
 
 enum class Activation : std::uint8_t { kGeluNew, kSilu, kRelu };
 
+/// Which elements of a matrix dropout sets to zero. Element (row, column) is dropped where
+/// random_word() of (key, first_row + row, column) is below rate * 2^32, so a mask is never stored:
+/// it is the same whenever it is asked for, however rows are spread over calls, ranks and threads.
+struct Dropout {
+  float rate = 0.0f;           ///< [0, 1); 0: nothing is dropped
+  std::uint64_t key = 0;       ///< of one use in one step (core/random.h)
+  std::int64_t first_row = 0;  ///< number of the first row among all rows of the step
+};
+
 /// What attention needs to know beside its tensors.
 struct AttentionShape {
   std::int64_t sequences = 1;  ///< B
@@ -26,6 +35,9 @@ struct AttentionShape {
   std::int64_t head_size = 0;  ///< D
   float scale = 1.0f;          ///< on the scores, usually D^-0.5
   std::int64_t window = 0;     ///< keys a query sees at most, the last one its own; 0: all
+  /// Of the probabilities, a matrix of T H rows: row t H + h, column = key within its sequence.
+  /// first_row counts tokens.
+  Dropout dropout = {};
 };
 
 /// The operations a model is written in. Each enqueues on `stream` and returns; operands must stay
@@ -96,7 +108,7 @@ class Ops {
   /// y[T, H D] = softmax(scale q k^T) v per head, softmax in fp32. Query t of a sequence sees keys
   /// s of the same sequence with first_key[t] <= s <= t, where first_key[T] int32 counts within the
   /// sequence (empty: 0), and with a window also t - window < s: causal attention, packed documents
-  /// and sliding windows.
+  /// and sliding windows. With dropout, v is multiplied by what dropout() leaves of the softmax.
   /// q[T, H D], k, v[T, G D] compute. log_sum[T, H] fp32 is kept for the gradient. A query that
   /// sees no key gives zeros.
   virtual void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
@@ -128,6 +140,9 @@ class Ops {
   /// memory when their dtypes are equal.
   virtual void convert(ConstTensorView x, float scale, TensorView y, Stream& stream) = 0;
   virtual void fill_zero(TensorView y, Stream& stream) = 0;
+  /// y[T, C] = x / (1 - rate) where `dropout` keeps the element, else 0; its gradient is the same
+  /// of dy. x and y may be the same memory.
+  virtual void dropout(ConstTensorView x, const Dropout& dropout, TensorView y, Stream& stream) = 0;
 
   // ---- cross-entropy, one tile of the vocabulary at a time ----
 

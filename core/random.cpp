@@ -10,6 +10,8 @@ namespace {
 constexpr std::uint32_t low(std::uint64_t word) { return static_cast<std::uint32_t>(word); }
 constexpr std::uint32_t high(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); }
 
+constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15u;
+
 /// Steele, Lea and Flood's finaliser: every input bit reaches every output bit.
 constexpr std::uint64_t mix(std::uint64_t word) {
   word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -41,8 +43,20 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
 std::array<std::uint32_t, 2> random_key(std::uint64_t seed, std::string_view name) noexcept {
   std::uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  const std::uint64_t key = mix(hash + mix(seed + 0x9e3779b97f4a7c15u));
+  const std::uint64_t key = mix(hash + mix(seed + kGolden));
   return {low(key), high(key)};
+}
+
+std::uint64_t random_key(std::uint64_t seed,
+                         std::initializer_list<std::uint64_t> numbers) noexcept {
+  std::uint64_t key = mix(seed + kGolden);
+  for (const std::uint64_t number : numbers) key = mix(key + kGolden * (number + 1));
+  return key;
+}
+
+RandomRow random_row(std::uint64_t key, std::uint64_t row) noexcept {
+  const std::uint64_t word = mix(key + kGolden * (row + 1));
+  return {low(word), high(word)};
 }
 
 void fill_normal(std::array<std::uint32_t, 2> key, std::uint64_t first, double deviation,

@@ -5,6 +5,7 @@
 #include "core/cpu/attention_tiles.h"
 #include "core/cpu/check.h"
 #include "core/cpu/cpu_ops.h"
+#include "core/cpu/dropout.h"
 #include "core/cpu/team.h"
 #include "core/cpu/tile_product.h"
 #include "core/units.h"
@@ -34,6 +35,10 @@ struct Operands {
     return (sequence * shape.tokens + token) * key_stride() + head * shape.head_size;
   }
   std::int64_t kv_head(std::int64_t head) const { return head / (shape.heads / shape.kv_heads); }
+  bool drops() const { return shape.dropout.rate > 0.0f; }
+  DropoutLanes lanes(std::int64_t sequence, std::int64_t query, std::int64_t head) const {
+    return dropout_lanes(shape, sequence * shape.tokens + query, head);
+  }
   QueryRange range(std::int64_t sequence, std::int64_t query) const {
     const std::int32_t* first =
         first_key != nullptr ? first_key + sequence * shape.tokens : nullptr;
@@ -82,6 +87,7 @@ class ForwardTile {
     transpose_to_lanes(rows_, padded_, shape.scale, query_);
     std::fill_n(output_, padded_ * kTile, 0.0f);
     RunningSoftmax softmax = empty_softmax();
+    if (in_.drops()) lanes_ = in_.lanes(sequence, query, head);
     const QueryRange range = in_.range(sequence, query);
     for (std::int64_t key = range.begin / kTile * kTile; key < range.end; key += kTile) {
       take_keys(sequence, in_.kv_head(head), key, range, softmax);
@@ -102,14 +108,16 @@ class ForwardTile {
     add_tile_product({rows_, padded_, 1}, query_, scores_, kTile, kTile, padded_);
     if (!sees_all(range, key)) mask_scores(range, key, scores_);
     take_scores(scores_, softmax, output_, padded_);
+    if (in_.drops()) drop_scores(lanes_, key, scores_);
     add_tile_product({value_, 1, padded_}, scores_, output_, padded_, kTile, kTile);
   }
 
   void finish(const RunningSoftmax& softmax, std::int64_t queries, T* y, float* log_sum) {
     float factor[kTile];
+    const float kept = in_.drops() ? lanes_.kept : 1.0f;
     for (std::int64_t lane = 0; lane < kTile; ++lane) {
       const bool seen = softmax.sum[lane] != 0.0f;  // also NaN, which must not get lost
-      factor[lane] = seen ? 1.0f / softmax.sum[lane] : 0.0f;
+      factor[lane] = seen ? kept / softmax.sum[lane] : 0.0f;
       if (lane >= queries) continue;
       log_sum[lane * in_.shape.heads] = seen ? softmax.maximum[lane] + std::log(softmax.sum[lane])
                                              : -std::numeric_limits<float>::infinity();
@@ -119,11 +127,12 @@ class ForwardTile {
 
   const Operands<T>& in_;
   std::int64_t padded_;
-  float* rows_;    // [kTile, P]: queries, then keys
-  float* query_;   // [P, kTile], scaled
-  float* value_;   // [kTile, P]
-  float* output_;  // [P, kTile]
-  float* scores_;  // [kTile keys, kTile queries]
+  float* rows_;         // [kTile, P]: queries, then keys
+  float* query_;        // [P, kTile], scaled
+  float* value_;        // [kTile, P]
+  float* output_;       // [P, kTile]
+  float* scores_;       // [kTile keys, kTile queries]
+  DropoutLanes lanes_;  // of the query tile, where there is dropout
 };
 
 /// Gradients of one key/value head and of the query heads that read it.
@@ -180,6 +189,7 @@ class BackwardHead {
     transpose_to_lanes(query_rows_, padded_, shape.scale, query_);
     transpose_to_lanes(dy_rows_, padded_, 1.0f, dy_);
     std::fill_n(dq_, padded_ * kTile, 0.0f);
+    if (in_.drops()) lanes_ = in_.lanes(sequence, query, head);
     const QueryRange range = in_.range(sequence, query);
     for (std::int64_t key = range.begin / kTile * kTile; key < range.end; key += kTile) {
       take_keys(sequence, in_.kv_head(head), key, range);
@@ -213,7 +223,11 @@ class BackwardHead {
     add_tile_product({key_, padded_, 1}, query_, scores_, kTile, kTile, padded_);
     add_tile_product({value_, padded_, 1}, dy_, gradient_, kTile, kTile, padded_);
     if (!sees_all(range, key)) mask_scores(range, key, scores_);
-    softmax_gradient(scores_, gradient_, log_sum_, delta_, shape.scale);
+    if (in_.drops()) {
+      dropped_softmax_gradient(lanes_, key, scores_, gradient_, log_sum_, delta_, shape.scale);
+    } else {
+      softmax_gradient(scores_, gradient_, log_sum_, delta_, shape.scale);
+    }
     float* dk = dk_ + key * padded_;
     float* dv = dv_ + key * padded_;
     add_tile_product({scores_, kTile, 1}, dy_rows_, dv, kTile, padded_, kTile);
@@ -237,6 +251,7 @@ class BackwardHead {
   float* dv_;          // [S, P]
   float log_sum_[kTile];
   float delta_[kTile];
+  DropoutLanes lanes_;  // of the query tile, where there is dropout
 };
 
 template <typename T>
@@ -276,6 +291,8 @@ void check_operands(const char* operation, const AttentionShape& shape, ConstTen
               shape.heads > 0 && shape.heads % shape.kv_heads == 0,
           "attention: heads must be a positive multiple of kv_heads, and head_size positive");
   expects(shape.window >= 0, "attention: the window must not be negative");
+  expects(shape.dropout.rate >= 0.0f && shape.dropout.rate < 1.0f,
+          "attention: the rate of dropout must be in [0, 1)");
   const std::int64_t tokens = shape.sequences * shape.tokens;
   expect_compute(operation, "q", q);
   expect_tensor(operation, "q", q, q.dtype(), {tokens, shape.heads * shape.head_size});

@@ -66,6 +66,7 @@ class CpuOps final : public Ops {
   void add(ConstTensorView a, ConstTensorView b, TensorView y, Stream& stream) override;
   void convert(ConstTensorView x, float scale, TensorView y, Stream& stream) override;
   void fill_zero(TensorView y, Stream& stream) override;
+  void dropout(ConstTensorView x, const Dropout& dropout, TensorView y, Stream& stream) override;
 
   void softmax_statistics(ConstTensorView logits, std::int64_t row_begin, ConstTensorView labels,
                           bool reset, TensorView maximum, TensorView sum, TensorView label_logit,

@@ -131,6 +131,41 @@ TEST_P(OpsAttentionContract, MatchesForGroupsAndHeadSizes) {
   }
 }
 
+TEST_P(OpsAttentionContract, MatchesWithDropout) {
+  for (const std::int64_t tokens : {1, 63, 130}) {
+    for (const Mask mask : {Mask::kCausal, Mask::kDocumentsInWindows}) {
+      for (const float rate : {0.1f, 0.6f}) {
+        AttentionShape shape = make_shape(2, tokens, 4, 2, 16);
+        shape.dropout = {.rate = rate, .key = 77, .first_row = 3 * tokens};
+        AttentionCase attention(ops(), stream(), GetParam(), shape, mask);
+        attention.check_forward();
+        attention.check_backward();
+      }
+    }
+  }
+}
+
+/// Three sequences at once or one by one: the same probabilities are dropped.
+TEST_P(OpsAttentionContract, DropsBySequenceNumber) {
+  const std::int64_t tokens = 70;
+  AttentionShape shape = make_shape(3, tokens, 4, 2, 16);
+  shape.dropout = {.rate = 0.3f, .key = 5, .first_row = 2 * tokens};
+  const Shape query{3 * tokens, 64}, key{3 * tokens, 32};
+  GuardedTensor q = tensor(query, normal_values(query.numel(), 1));
+  GuardedTensor k = tensor(key, normal_values(key.numel(), 2));
+  GuardedTensor together = tensor(query), apart = tensor(query);
+  GuardedTensor log_sum = fp32({3 * tokens, 4});
+  ops().attention(shape, q.view(), k.view(), k.view(), {}, together.view(), log_sum.view(),
+                  stream());
+  shape.sequences = 1;
+  for (std::int64_t s = 0; s < 3; ++s) {
+    const auto rows = [&](GuardedTensor& all) { return all.view().rows(s * tokens, tokens); };
+    ops().attention(shape, rows(q), rows(k), rows(k), {}, rows(apart), rows(log_sum), stream());
+    shape.dropout.first_row += tokens;
+  }
+  EXPECT_EQ(together.values(), apart.values());
+}
+
 TEST_P(OpsAttentionContract, AQueryThatSeesNothingGivesZeros) {
   const AttentionShape shape = make_shape(1, 3, 1, 1, 2);
   GuardedTensor q = tensor({3, 2}, normal_values(6, 1)), y = tensor({3, 2});

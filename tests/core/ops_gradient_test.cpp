@@ -107,6 +107,21 @@ TEST(OpsGradient, OfAttentionForEveryOperandWithGroupsAndMask) {
   }
 }
 
+TEST(OpsGradient, OfAttentionWithDropout) {
+  AttentionShape shape = {
+      .sequences = 2, .tokens = 9, .heads = 4, .kv_heads = 2, .head_size = 3, .scale = 0.7f};
+  shape.dropout = {.rate = 0.3f, .key = 9, .first_row = 18};
+  const Doubles q = normal_values(18 * 12, 1), k = normal_values(18 * 6, 2);
+  const Doubles v = normal_values(18 * 6, 3), dy = normal_values(18 * 12, 4);
+  const AttentionGradient gradient = attention_backward(shape, dy, q, k, v, {});
+  expect_gradient([&](const Doubles& z) { return attention(shape, z, k, v, {}).y; }, q, dy,
+                  gradient.dq);
+  expect_gradient([&](const Doubles& z) { return attention(shape, q, z, v, {}).y; }, k, dy,
+                  gradient.dk);
+  expect_gradient([&](const Doubles& z) { return attention(shape, q, k, z, {}).y; }, v, dy,
+                  gradient.dv);
+}
+
 TEST(OpsGradient, OfActivationsAlsoWhenGated) {
   const Doubles x = normal_values(40, 1, 2.0), up = normal_values(40, 2);
   const Doubles dy = normal_values(40, 3);

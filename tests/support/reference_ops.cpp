@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/random.h"
+
 namespace strata::test {
 namespace {
 
@@ -183,6 +185,20 @@ Doubles rotary(Numbers x, std::int64_t features, Integers positions,
     y[index(i)] = x[index(i)] * cosine + (upper ? partner : -partner) * sine;
   }
   return y;
+}
+
+Doubles dropout_factors(std::int64_t rows, std::int64_t columns, const Dropout& dropout) {
+  const auto rate = static_cast<double>(dropout.rate);
+  Doubles factors;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const RandomRow random =
+        random_row(dropout.key, static_cast<std::uint64_t>(dropout.first_row + row));
+    for (std::int64_t column = 0; column < columns; ++column) {
+      const std::uint32_t word = random_word(random, static_cast<std::uint32_t>(column));
+      factors.push_back(word < std::floor(rate * 0x1p32) ? 0.0 : 1.0 / (1.0 - rate));
+    }
+  }
+  return factors;
 }
 
 double activation(Activation f, double x) {

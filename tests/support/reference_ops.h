@@ -50,6 +50,9 @@ NormGradient layer_norm_backward(Numbers dy, Numbers x, Numbers w, double eps);
 Doubles rotary(Numbers x, std::int64_t features, Integers positions,
                std::span<const float> inverse_frequency, double magnitude, bool inverse);
 
+/// What each element of a matrix of `columns` columns is multiplied by.
+Doubles dropout_factors(std::int64_t rows, std::int64_t columns, const Dropout& dropout);
+
 struct Attention {
   Doubles y;
   Doubles log_sum;

@@ -88,6 +88,9 @@ class SeparateOps final : public Ops {
     real_.convert(at(x), scale, at(y), stream);
   }
   void fill_zero(TensorView y, Stream& stream) override { real_.fill_zero(at(y), stream); }
+  void dropout(ConstTensorView x, const Dropout& dropout, TensorView y, Stream& stream) override {
+    real_.dropout(at(x), dropout, at(y), stream);
+  }
   void softmax_statistics(ConstTensorView logits, std::int64_t row_begin, ConstTensorView labels,
                           bool reset, TensorView maximum, TensorView sum, TensorView label_logit,
                           Stream& stream) override {
