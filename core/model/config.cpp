@@ -127,6 +127,11 @@ void check(const ModelConfig& config, const std::string& path) {
   in_range.integer("max_window_layers", config.first_windowed_layer, 0, 1 << 30);
   in_range.real("the epsilon of the norms", static_cast<double>(config.norm_epsilon), 1e-15, 1.0);
   in_range.real("initializer_range", static_cast<double>(config.initializer_range), 0.0, 1.0);
+  for (const float rate : {config.dropout.embedding, config.dropout.residual,
+                           config.dropout.attention, config.layer_dropout}) {
+    in_range.rule(rate >= 0.0f && rate < 1.0f,
+                  fmt::format("a rate of dropout is {}; it must be at least 0 and below 1", rate));
+  }
   if (config.positions == PositionKind::kRotary) check_rotary(config, in_range);
   for (const std::int32_t token : config.end_tokens) {
     in_range.integer("eos_token_id", token, 0, std::numeric_limits<std::int32_t>::max());

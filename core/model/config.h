@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/model/dropout.h"
 #include "core/ops.h"
 
 namespace strata {
@@ -34,8 +35,7 @@ struct RotaryScaling {
 };
 
 /// One decoder-only transformer: everything that decides its parameters and its mathematics. A
-/// plain value; parse_config() and preset() return only values that passed check(). Dropout is not
-/// part of it: Strata trains without.
+/// plain value; parse_config() and preset() return only values that passed check().
 struct ModelConfig {
   std::string family;  ///< `model_type` of config.json: "gpt2", "llama", "opt", ...
 
@@ -73,6 +73,10 @@ struct ModelConfig {
 
   float initializer_range = 0.02f;          ///< standard deviation of fresh weights
   bool scale_residual_initializer = false;  ///< o and down: initializer_range / sqrt(2 layers)
+
+  DropoutRates dropout;        ///< what the config asks for; whether training follows is its user's
+                               ///< choice (chosen_dropout)
+  float layer_dropout = 0.0f;  ///< OPT: share of layers that training leaves out; not implemented
 
   Dtype weight_dtype = Dtype::kF32;      ///< `torch_dtype`: fp32, bf16 or fp16
   std::vector<std::int32_t> end_tokens;  ///< `eos_token_id`; may be empty, may be >= vocab_size

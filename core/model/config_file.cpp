@@ -235,6 +235,17 @@ void read_window(const Keys& keys, const Family& family, ModelConfig& config) {
   if (config.window == 0) config.first_windowed_layer = 0;
 }
 
+void read_dropout(const Keys& keys, const Family& family, ModelConfig& config) {
+  const auto read = [&keys](const char* key, float absent) {
+    return static_cast<float>(keys.real(key, static_cast<double>(absent)));
+  };
+  const DropoutRates& absent = family.default_dropout;
+  config.dropout = {.embedding = read(family.keys.embedding_dropout, absent.embedding),
+                    .residual = read(family.keys.residual_dropout, absent.residual),
+                    .attention = read(family.keys.attention_dropout, absent.attention)};
+  config.layer_dropout = read(family.keys.layer_dropout, 0.0f);
+}
+
 }  // namespace
 
 ModelConfig parse_config(std::string_view text, const std::string& path) {
@@ -247,6 +258,7 @@ ModelConfig parse_config(std::string_view text, const std::string& path) {
   read_dimensions(keys, family, config);
   read_norms(keys, family, config);
   read_window(keys, family, config);
+  read_dropout(keys, family, config);
   config.positions = family.position_kind;
   if (config.positions == PositionKind::kRotary) read_rotary(keys, config);
   config.gated_mlp = family.gated_mlp;

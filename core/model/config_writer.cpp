@@ -65,6 +65,13 @@ void write_window(const ModelConfig& config, const Family& family, ordered_json&
       windowed ? config.first_windowed_layer : config.layers);
 }
 
+void write_dropout(const ModelConfig& config, const Family& family, ordered_json& out) {
+  set(out, family.keys.embedding_dropout, decimal(config.dropout.embedding));
+  set(out, family.keys.residual_dropout, decimal(config.dropout.residual));
+  set(out, family.keys.attention_dropout, decimal(config.dropout.attention));
+  set(out, family.keys.layer_dropout, decimal(config.layer_dropout));
+}
+
 }  // namespace
 
 std::string to_json(const ModelConfig& config) {
@@ -87,6 +94,7 @@ std::string to_json(const ModelConfig& config) {
   set(out, family->keys.attention_bias, config.query_key_value_bias);
   set(out, family->keys.mlp_bias, config.mlp_bias);
   out["tie_word_embeddings"] = config.tied;
+  write_dropout(config, *family, out);
   set(out, family->keys.initializer, decimal(config.initializer_range));
   out["torch_dtype"] = name_of(config.weight_dtype, kWeightDtypes);
   out["bos_token_id"] = nullptr;

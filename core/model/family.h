@@ -37,6 +37,10 @@ struct Family {
     const char* window = nullptr;
     const char* use_window = nullptr;  ///< false unless it says true: the window is not used
     const char* first_windowed_layer = nullptr;  ///< layers before it have no window
+    const char* embedding_dropout = nullptr;
+    const char* residual_dropout = nullptr;
+    const char* attention_dropout = "attention_dropout";
+    const char* layer_dropout = nullptr;
   };
   Keys keys = {};
 
@@ -57,6 +61,7 @@ struct Family {
   bool default_mlp_bias = false;
   bool default_tied = false;
   bool scale_residual_initializer = false;
+  DropoutRates default_dropout = {};
 };
 
 namespace families {
@@ -107,10 +112,14 @@ constexpr Family gpt2() {
                  .positions = "n_positions",
                  .epsilon = "layer_norm_epsilon",
                  .activation = "activation_function",
-                 .scale_scores = "scale_attn_weights"};
+                 .scale_scores = "scale_attn_weights",
+                 .embedding_dropout = "embd_pdrop",
+                 .residual_dropout = "resid_pdrop",
+                 .attention_dropout = "attn_pdrop"};
   family.default_positions = 1024;
   family.default_activation = Activation::kGeluNew;
   family.scale_residual_initializer = true;
+  family.default_dropout = {.embedding = 0.1f, .residual = 0.1f, .attention = 0.1f};
   return family;
 }
 
@@ -127,10 +136,13 @@ constexpr Family opt() {
                  .token_width = "word_embed_proj_dim",
                  .initializer = "init_std",
                  .pre_norm = "do_layer_norm_before",
-                 .no_final_norm = "_remove_final_layer_norm"};
+                 .no_final_norm = "_remove_final_layer_norm",
+                 .residual_dropout = "dropout",
+                 .layer_dropout = "layerdrop"};
   family.position_offset = 2;
   family.default_positions = 2048;
   family.default_activation = Activation::kRelu;
+  family.default_dropout.residual = 0.1f;
   return family;
 }
 

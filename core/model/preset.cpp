@@ -101,6 +101,7 @@ ModelConfig make_gpt2(const Gpt2Row& row) {
   config.activation = Activation::kGeluNew;
   config.tied = row.tied;
   config.scale_residual_initializer = true;
+  config.dropout = {.embedding = 0.1f, .residual = 0.1f, .attention = 0.1f};
   config.end_tokens = {50256};
   config.begin_token = 50256;
   return config;
@@ -114,6 +115,7 @@ ModelConfig make_opt(const OptRow& row) {
   config.position_offset = 2;
   config.activation = Activation::kRelu;
   config.tied = true;
+  config.dropout.residual = 0.1f;
   config.weight_dtype = Dtype::kBf16;
   config.end_tokens = {2};
   config.begin_token = 2;

@@ -134,6 +134,46 @@ TEST(Config, ReadsOneOrSeveralEndTokens) {
             (std::vector<std::int32_t>{7, 9}));
 }
 
+TEST(Config, KeepsTheRatesOfDropoutInTheSpellingOfItsFamily) {
+  const ModelConfig gpt2 = parse_config(kGpt2, "c");
+  EXPECT_EQ(gpt2.dropout, (DropoutRates{.embedding = 0.1f, .residual = 0.1f, .attention = 0.1f}));
+  const std::string shape = R"("vocab_size": 9, "num_hidden_layers": 1, "hidden_size": 8,
+      "num_attention_heads": 2, "intermediate_size": 8, )";
+  const ModelConfig opt = parse_config(R"({"model_type": "opt", )" + shape +
+                                           R"("dropout": 0.2, "attention_dropout": 0.3,
+                                              "layerdrop": 0.05, "ffn_dim": 8})",
+                                       "c");
+  EXPECT_EQ(opt.dropout, (DropoutRates{.residual = 0.2f, .attention = 0.3f}));
+  EXPECT_EQ(opt.layer_dropout, 0.05f);
+  const ModelConfig llama2 = parse_config(llama(R"("attention_dropout": 0.25)"), "c");
+  EXPECT_EQ(llama2.dropout, (DropoutRates{.attention = 0.25f}));
+  EXPECT_FALSE(parse_config(llama(R"("attention_dropout": null)"), "c").dropout.any());
+  for (const ModelConfig& config : {gpt2, opt, llama2}) {
+    EXPECT_EQ(parse_config(to_json(config), "again"), config) << to_json(config);
+  }
+  expect_refused(llama(R"("attention_dropout": 1.0)"), {"dropout", "1", "below 1"});
+  expect_refused(llama(R"("attention_dropout": -0.1)"), {"dropout", "-0.1"});
+  expect_refused(llama(R"("attention_dropout": "0.1")"), {"attention_dropout", "0.1"});
+}
+
+TEST(ChosenDropout, IsNoneTheConfigsOrARateWhereTheFamilyHasOne) {
+  ModelConfig gpt2 = preset("gpt2-124m");
+  gpt2.dropout.attention = 0.3f;
+  EXPECT_FALSE(chosen_dropout(gpt2, {}).any());
+  EXPECT_EQ(chosen_dropout(gpt2, {.from_config = true}), gpt2.dropout);
+  EXPECT_EQ(chosen_dropout(gpt2, {.rate = 0.2}),
+            (DropoutRates{.embedding = 0.2f, .residual = 0.2f, .attention = 0.3f}));
+  ModelConfig opt = preset("opt-125m");
+  EXPECT_EQ(opt.dropout, (DropoutRates{.residual = 0.1f}));
+  EXPECT_EQ(chosen_dropout(opt, {.rate = 0.2}), (DropoutRates{.residual = 0.2f}));
+  ModelConfig llama2 = preset("llama-1b");
+  EXPECT_THROW(chosen_dropout(llama2, {.rate = 0.2}), UsageError);
+  EXPECT_FALSE(chosen_dropout(llama2, {.from_config = true}).any());
+  opt.layer_dropout = 0.1f;
+  EXPECT_FALSE(chosen_dropout(opt, {}).any());
+  EXPECT_THROW(chosen_dropout(opt, {.from_config = true}), UsageError);
+}
+
 TEST(Config, RefusesWhatIsNotImplementedAndSaysWhatIs) {
   expect_refused(R"({"model_type": "gemma2"})",
                  {"model_type", "gemma2", "\"gpt2\", \"llama\", \"opt\""});
