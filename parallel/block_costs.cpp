@@ -52,12 +52,10 @@ class MeasuringVisit final : public BackwardVisit {
   const DeviceBatch& batch(int) const override { return batch_; }
   bool wants_gradients() const override { return wants_gradients_; }
   Graph make_graph(bool recording) override {
-    return Graph(ops_, *stream_, workspace_, parameters_, compute_, recording);
+    return Graph(ops_, *stream_, workspace_, parameters_, compute_, recording, 0);
   }
   TensorView input(int) override { return activation_; }
-  ConstTensorView output_gradient(int) override {
-    return last_ ? ConstTensorView() : ConstTensorView(activation_);
-  }
+  TensorView output_gradient(int) override { return last_ ? TensorView() : activation_; }
   bool wants_input_gradient() const override { return wants_input_gradient_; }
   void set_input_gradient(int, ConstTensorView) override {}
   TensorView begin_rows(Parameter parameter, std::int64_t, std::int64_t rows) override {

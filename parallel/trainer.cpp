@@ -167,6 +167,7 @@ StepReport Trainer::step(const Batch& input) {
   }
 
   state.load_batch(input);
+  state.draws = true;
   const GivingUp on_failure(state);
   state.boundaries.begin(true);
   const bool lazy = state.options.placement.update == UpdateTiming::kLazy;
@@ -219,6 +220,7 @@ EvaluationReport Trainer::evaluate(const Batch& input) {
   const Totals begin(state);
   report.labels = world.sum(static_cast<double>(input.counted_labels()));
   state.load_batch(input);
+  state.draws = false;
   const GivingUp on_failure(state);
   state.boundaries.begin(false);
   const int limit = state.plan.turn() + 1;

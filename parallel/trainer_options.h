@@ -57,6 +57,7 @@ struct TrainerOptions {
   Schedule schedule = {};
   Clip clip = Clip::kExact;
   double max_grad_norm = 1.0;  ///< 0: no clipping
+  std::uint64_t seed = 42;     ///< of the model's dropout; the same on every rank
   PlacementRequest placement = {};
   IoEngineOptions io = {};
   /// Makes the engine that `io` describes; replace it to put another between trainer and drive.

@@ -7,6 +7,7 @@
 #include <exception>
 #include <numeric>
 
+#include "core/random.h"
 #include "core/units.h"
 #include "parallel/replicated_communicator.h"
 #include "parallel/trainer_visit.h"
@@ -223,13 +224,16 @@ void Trainer::State::load_batch(const Batch& input) {
     home += to.bytes();
     return to;
   };
+  std::int64_t first_sequence = input.first_sequence;
   for (const MicroBatch& micro_batch : input.micro_batches) {
     DeviceBatch loaded{.ids = load(micro_batch.ids),
                        .labels = load(micro_batch.labels),
                        .positions = load(micro_batch.positions),
                        .first_key = {},
                        .sequences = shape.sequences,
-                       .tokens = shape.sequence_length};
+                       .tokens = shape.sequence_length,
+                       .first_sequence = first_sequence};
+    first_sequence += shape.sequences;
     if (!micro_batch.first_key.empty()) loaded.first_key = load(micro_batch.first_key);
     batch.push_back(loaded);
   }
@@ -277,6 +281,12 @@ TensorView Trainer::State::boundary_input(int boundary, int micro_batch) {
   return landing;
 }
 
+std::optional<std::uint64_t> Trainer::State::randomness(int block) const {
+  if (!draws) return std::nullopt;
+  return random_key(options.seed,
+                    {static_cast<std::uint64_t>(steps), static_cast<std::uint64_t>(block)});
+}
+
 void Trainer::State::run_forward(int limit) {
   for (int index = 0; index < plan.turn(); ++index) {
     Visit& visit = streamer.acquire(index, limit);
@@ -286,7 +296,7 @@ void Trainer::State::run_forward(int limit) {
       const VisitParameters parameters(visit, partition, {});
       for (int i = 0; i < micro_batches(); ++i) {
         Graph graph(context.device.ops(), *compute, workspace, parameters,
-                    options.placement.compute, false);
+                    options.placement.compute, false, randomness(b));
         const Value input = b == 0 ? Value() : graph.constant(boundary_input(b - 1, i));
         const Value output =
             model.block(b).forward(graph, input, batch[static_cast<std::size_t>(i)]);

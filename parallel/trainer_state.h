@@ -2,6 +2,8 @@
 
 // Internal to the trainer: everything it owns, in the order of construction. Not installed.
 
+#include <optional>
+
 #include "parallel/boundary_store.h"
 #include "parallel/gradient_pipeline.h"
 #include "parallel/master_reader.h"
@@ -55,6 +57,7 @@ struct Trainer::State {
   std::int64_t updates_done = 0;
   double last_norm = 0;
   bool has_pending = false;
+  bool draws = false;                           // random numbers: not in evaluation
   std::shared_ptr<StepDecision> open_decision;  // of a step whose gradients are not complete
   std::function<void(const StepReport&)> callback;
 
@@ -64,6 +67,8 @@ struct Trainer::State {
   int micro_batches() const noexcept { return static_cast<int>(batch.size()); }
   /// boundaries.input(), on the device.
   TensorView boundary_input(int boundary, int micro_batch);
+  /// What random numbers of a block's visits in this step go by.
+  std::optional<std::uint64_t> randomness(int block) const;
   /// Visits of all blocks but the last, on the loaded batch.
   void run_forward(int limit);
   MemoryPlanInput plan_input() const;

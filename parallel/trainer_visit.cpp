@@ -32,14 +32,14 @@ const DeviceBatch& TrainerVisit::batch(int micro_batch) const {
 
 Graph TrainerVisit::make_graph(bool recording) {
   return Graph(state_.context.device.ops(), *state_.compute, state_.workspace, parameters_,
-               state_.options.placement.compute, recording);
+               state_.options.placement.compute, recording, state_.randomness(block_));
 }
 
 TensorView TrainerVisit::input(int micro_batch) {
   return block_ == 0 ? TensorView() : state_.boundary_input(block_ - 1, micro_batch);
 }
 
-ConstTensorView TrainerVisit::output_gradient(int micro_batch) {
+TensorView TrainerVisit::output_gradient(int micro_batch) {
   if (last_) return {};
   return state_.boundary_gradients.at(static_cast<std::size_t>(micro_batch));
 }

@@ -32,7 +32,7 @@ class TrainerVisit final : public BackwardVisit {
   bool wants_gradients() const override { return wants_gradients_; }
   Graph make_graph(bool recording) override;
   TensorView input(int micro_batch) override;
-  ConstTensorView output_gradient(int micro_batch) override;
+  TensorView output_gradient(int micro_batch) override;
   bool wants_input_gradient() const override { return block_ > state_.plan.lowest(); }
   void set_input_gradient(int micro_batch, ConstTensorView gradient) override;
   TensorView begin_rows(Parameter parameter, std::int64_t row_begin, std::int64_t rows) override;

@@ -17,7 +17,10 @@ struct DeviceBatch {
   ConstTensorView positions;
   ConstTensorView first_key;  ///< empty: every token sees its whole sequence up to itself
   std::int64_t sequences = 0;
-  std::int64_t tokens = 0;  ///< of one sequence
+  std::int64_t tokens = 0;          ///< of one sequence
+  std::int64_t first_sequence = 0;  ///< as Batch::first_sequence, of this micro-batch
+  /// Number of its first token since the run began, over all ranks: what random numbers go by.
+  std::int64_t first_row() const noexcept { return first_sequence * tokens; }
 };
 
 /// Options of a declared parameter beside name and shape.
@@ -43,8 +46,8 @@ class BackwardVisit {
 
   /// The activation that the block got in the forward phase; empty for the first block.
   virtual TensorView input(int micro_batch) = 0;
-  /// The gradient of the block's output; empty for the last block.
-  virtual ConstTensorView output_gradient(int micro_batch) = 0;
+  /// The gradient of the block's output, which may overwrite it; empty for the last block.
+  virtual TensorView output_gradient(int micro_batch) = 0;
   /// False where nothing below the block is trained: what is then given to set_input_gradient() is
   /// ignored, and best not computed.
   virtual bool wants_input_gradient() const = 0;

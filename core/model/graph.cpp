@@ -11,13 +11,14 @@ struct GradientSlot {
 };
 
 Graph::Graph(Ops& ops, Stream& stream, Workspace& workspace, const ParameterTable& parameters,
-             Dtype compute, bool recording)
+             Dtype compute, bool recording, std::optional<std::uint64_t> randomness)
     : ops_(ops),
       stream_(stream),
       workspace_(workspace),
       parameters_(parameters),
       compute_(compute),
-      recording_(recording) {}
+      recording_(recording),
+      randomness_(randomness) {}
 
 Value Graph::input(TensorView tensor, bool requires_gradient) {
   auto slot = recording_ && requires_gradient ? std::make_shared<GradientSlot>() : nullptr;

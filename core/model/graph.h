@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/model/parameter.h"
@@ -55,8 +56,10 @@ class ParameterTable {
 class Graph {
  public:
   /// The arguments are borrowed and outlive the graph. `compute` is fp32 or bf16.
+  /// @param randomness key of one block in one step, the same in all of its visits; none: nothing
+  /// is dropped, as in evaluation
   Graph(Ops& ops, Stream& stream, Workspace& workspace, const ParameterTable& parameters,
-        Dtype compute, bool recording);
+        Dtype compute, bool recording, std::optional<std::uint64_t> randomness = {});
 
   Graph(const Graph&) = delete;  // the tape refers to its graph
   Graph& operator=(const Graph&) = delete;
@@ -99,6 +102,11 @@ class Graph {
   Value activation(Activation f, const Value& x);
   Value gated_activation(Activation f, const Value& gate, const Value& up);
   Value add(const Value& a, const Value& b);
+  /// In the memory of x: pass a value that nothing else needs.
+  Value dropout(Value x, const Dropout& dropout);
+  /// The dropout of use `use` of the block, which no other use of it may have, on rows from
+  /// `first_row` on. Its rate is 0 where the graph drops nothing.
+  Dropout make_dropout(float rate, std::uint64_t use, std::int64_t first_row) const;
   /// Loss of each token, fp32 [T], 0 where the label does not count. Keeps all logits: for small
   /// vocabularies; the transformer's head works in tiles instead.
   Value cross_entropy(const Value& logits, ConstTensorView labels);
@@ -139,6 +147,7 @@ class Graph {
   const ParameterTable& parameters_;
   Dtype compute_;
   bool recording_;
+  std::optional<std::uint64_t> randomness_;
   float loss_scale_ = 1.0f;
   std::vector<Record> tape_;
 };

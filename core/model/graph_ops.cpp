@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "core/model/graph.h"
+#include "core/random.h"
 
 namespace strata {
 namespace {
@@ -161,6 +162,21 @@ Value Graph::add(const Value& a, const Value& b) {
     contribute(a, dy);
     contribute(b, dy);
   });
+}
+
+Value Graph::dropout(Value x, const Dropout& dropout) {
+  if (dropout.rate == 0.0f) return x;
+  ops_.dropout(x.view(), dropout, x.view(), stream_);
+  if (!x.slot_) return x;
+  const Value before(x.view_, nullptr, x.slot_);
+  return record(std::move(x), [this, before, dropout](const Value& dy) {
+    contribute(before, [&](TensorView dx) { ops_.dropout(dy.view(), dropout, dx, stream_); });
+  });
+}
+
+Dropout Graph::make_dropout(float rate, std::uint64_t use, std::int64_t first_row) const {
+  if (!randomness_ || rate == 0.0f) return {};
+  return {.rate = rate, .key = random_key(*randomness_, {use}), .first_row = first_row};
 }
 
 Value Graph::cross_entropy(const Value& logits, ConstTensorView labels) {

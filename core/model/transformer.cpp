@@ -9,6 +9,11 @@
 namespace strata {
 namespace {
 
+// Uses of random numbers in a block; the embedding has one.
+constexpr std::uint64_t kAttentionUse = 0;
+constexpr std::uint64_t kAttentionOutputUse = 1;
+constexpr std::uint64_t kMlpOutputUse = 2;
+
 /// Declares weight and, for layer norms, bias of a norm; applies whichever kind it is.
 struct Norm {
   NormKind kind = NormKind::kRms;
@@ -33,8 +38,8 @@ constexpr ParameterOptions zeros() {
 /// positions where the model has them.
 class Embedding final : public Block {
  public:
-  explicit Embedding(const ModelConfig& config)
-      : Block("embedding"), position_offset_(config.position_offset) {
+  Embedding(const ModelConfig& config, float dropout)
+      : Block("embedding"), dropout_(dropout), position_offset_(config.position_offset) {
     const Initializer normal = Initializer::normal(config.initializer_range);
     const ParameterOptions table{.initializer = normal, .row_tiled = true};
     tokens_ = declare("tokens.weight", {config.vocab_size, config.table_width()}, table);
@@ -53,11 +58,14 @@ class Embedding final : public Block {
   Value forward(Graph& graph, const Value&, const DeviceBatch& batch) const override {
     Value x = graph.embedding(batch.ids, tokens_);
     if (project_ != nullptr) x = graph.linear(x, project_, nullptr);
-    if (positions_ == nullptr) return x;
-    return graph.add_embedding(std::move(x), batch.positions, positions_, position_offset_);
+    if (positions_ != nullptr) {
+      x = graph.add_embedding(std::move(x), batch.positions, positions_, position_offset_);
+    }
+    return graph.dropout(std::move(x), graph.make_dropout(dropout_, 0, batch.first_row()));
   }
 
   void backward(BackwardVisit& visit) const override {
+    drop_gradients(visit);
     const auto output_gradient = [&visit](int i) { return visit.output_gradient(i); };
     if (project_ == nullptr) {
       table_backward(visit, tokens_, &DeviceBatch::ids, 0, output_gradient);
@@ -77,6 +85,16 @@ class Embedding final : public Block {
   bool backward_needs_weights() const override { return project_ != nullptr; }
 
  private:
+  /// Turns the gradients of what forward() gave into those of what it dropped from.
+  void drop_gradients(BackwardVisit& visit) const {
+    const Graph graph = visit.make_graph(false);
+    for (int i = 0; i < visit.micro_batches(); ++i) {
+      const Dropout dropout = graph.make_dropout(dropout_, 0, visit.batch(i).first_row());
+      if (dropout.rate == 0.0f) return;
+      const TensorView gradient = visit.output_gradient(i);
+      graph.ops().dropout(gradient, dropout, gradient, graph.stream());
+    }
+  }
   /// Adds to the projection's gradient. @return the gradient of the rows that were projected, if
   /// the table is trained
   Value unproject(BackwardVisit& visit, int micro_batch) const {
@@ -113,20 +131,22 @@ class Embedding final : public Block {
   Parameter tokens_ = nullptr;
   Parameter project_ = nullptr;
   Parameter positions_ = nullptr;
+  float dropout_;
   std::int64_t position_offset_;
 };
 
 /// Attention and MLP, each added to its input, with a norm before (pre-norm) or after.
 class Layer final : public Block {
  public:
-  Layer(const ModelConfig& config, std::shared_ptr<const std::vector<float>> inverse_frequencies,
-        int index)
+  Layer(const ModelConfig& config, const DropoutRates& dropout,
+        std::shared_ptr<const std::vector<float>> inverse_frequencies, int index)
       : Block(fmt::format("layers.{}", index)),
         attention_shape_{.heads = config.heads,
                          .kv_heads = config.kv_heads,
                          .head_size = config.head_size,
                          .scale = config.attention_scale(),
                          .window = config.window_of(index)},
+        dropout_(dropout),
         activation_(config.activation),
         pre_norm_(config.pre_norm),
         rotary_magnitude_(static_cast<float>(config.rope_scaling.magnitude)),
@@ -164,10 +184,10 @@ class Layer final : public Block {
   Value forward(Graph& graph, const Value& x, const DeviceBatch& batch) const override {
     if (!pre_norm_) {
       const Value h = attention_norm_(graph, graph.add(x, attend(graph, x, batch)));
-      return mlp_norm_(graph, graph.add(h, mlp(graph, h)));
+      return mlp_norm_(graph, graph.add(h, mlp(graph, h, batch)));
     }
     const Value h = graph.add(x, attend(graph, attention_norm_(graph, x), batch));
-    return graph.add(h, mlp(graph, mlp_norm_(graph, h)));
+    return graph.add(h, mlp(graph, mlp_norm_(graph, h), batch));
   }
 
  private:
@@ -196,10 +216,16 @@ class Layer final : public Block {
     AttentionShape shape = attention_shape_;
     shape.sequences = batch.sequences;
     shape.tokens = batch.tokens;
+    shape.dropout = graph.make_dropout(dropout_.attention, kAttentionUse, batch.first_row());
     const Value q = rotate(graph, normed(graph, q_norm_, q_(graph, n)), batch);
     const Value k = rotate(graph, normed(graph, k_norm_, k_(graph, n)), batch);
     const Value v = v_(graph, n);
-    return o_(graph, graph.attention(shape, q, k, v, batch.first_key));
+    return dropped(graph, o_(graph, graph.attention(shape, q, k, v, batch.first_key)),
+                   kAttentionOutputUse, batch);
+  }
+  Value dropped(Graph& graph, Value x, std::uint64_t use, const DeviceBatch& batch) const {
+    return graph.dropout(std::move(x),
+                         graph.make_dropout(dropout_.residual, use, batch.first_row()));
   }
   static Value normed(Graph& graph, const Norm& norm, Value x) {
     return norm.weight == nullptr ? x : norm(graph, x);
@@ -210,13 +236,17 @@ class Layer final : public Block {
     const ConstTensorView table(inverse_frequencies_->data(), Dtype::kF32, {size / 2});
     return graph.rotary(std::move(x), size, batch.positions, table, rotary_magnitude_);
   }
-  Value mlp(Graph& graph, const Value& n) const {
-    if (gate_.weight == nullptr) return down_(graph, graph.activation(activation_, up_(graph, n)));
+  Value mlp(Graph& graph, const Value& n, const DeviceBatch& batch) const {
+    return dropped(graph, down_(graph, inner(graph, n)), kMlpOutputUse, batch);
+  }
+  Value inner(Graph& graph, const Value& n) const {
+    if (gate_.weight == nullptr) return graph.activation(activation_, up_(graph, n));
     const Value gate = gate_(graph, n);
-    return down_(graph, graph.gated_activation(activation_, gate, up_(graph, n)));
+    return graph.gated_activation(activation_, gate, up_(graph, n));
   }
 
   AttentionShape attention_shape_;
+  DropoutRates dropout_;
   Activation activation_;
   bool pre_norm_;
   float rotary_magnitude_;
@@ -231,17 +261,17 @@ class Layer final : public Block {
 
 }  // namespace
 
-Model make_transformer(const ModelConfig& config) {
+Model make_transformer(const ModelConfig& config, const DropoutRates& dropout) {
   std::shared_ptr<const std::vector<float>> frequencies;
   if (config.positions == PositionKind::kRotary) {
     frequencies = std::make_shared<const std::vector<float>>(inverse_frequencies(config));
   }
   std::vector<std::unique_ptr<Block>> blocks;
-  auto embedding = std::make_unique<Embedding>(config);
+  auto embedding = std::make_unique<Embedding>(config, dropout.embedding);
   const Parameter table = config.tied ? embedding->tokens() : nullptr;
   blocks.push_back(std::move(embedding));
   for (int i = 0; i < static_cast<int>(config.layers); ++i) {
-    blocks.push_back(std::make_unique<Layer>(config, frequencies, i));
+    blocks.push_back(std::make_unique<Layer>(config, dropout, frequencies, i));
   }
   const bool learned = config.positions == PositionKind::kLearned;
   return Model(std::move(blocks), std::make_unique<TransformerHead>(config, table), config.hidden,

@@ -18,10 +18,13 @@ namespace strata {
 ///                 sums; mlp(n) = down(f(up n)) or down(f(gate n) * up n)
 ///     head        losses of softmax((project_out) norm(x) W^T), W = the token table when tied
 ///
+/// `dropout` is applied in training: to x behind the embedding, to attention probabilities, and to
+/// what o() and down() give. The config's own rates are not looked at: see chosen_dropout().
+///
 /// Parameters are named as in core/model/config.h's families after mapping: attention.{q,k,v,o},
 /// attention.{q,k}_norm, mlp.{gate,up,down}, attention_norm, mlp_norm; weights of products are
 /// [out, in].
-Model make_transformer(const ModelConfig& config);
+Model make_transformer(const ModelConfig& config, const DropoutRates& dropout = {});
 
 /// Final norm and vocabulary product. The logits of a batch never exist at once: losses come from
 /// running softmax statistics over tiles of kRowTile vocabulary rows, gradients from a second pass

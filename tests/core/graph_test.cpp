@@ -68,7 +68,9 @@ class Everything final : public Block {
     const Value gated = graph.gated_activation(Activation::kSilu, graph.linear(n, gate_, nullptr),
                                                graph.linear(n, up_, nullptr));
     const Value side = graph.activation(Activation::kGeluNew, graph.linear(h, side_, nullptr));
-    const Value sum = graph.add(h, graph.linear(gated, down_, nullptr));
+    const Value dropped = graph.dropout(graph.linear(gated, down_, nullptr),
+                                        graph.make_dropout(0.2f, 0, batch.first_row()));
+    const Value sum = graph.add(h, dropped);
     return graph.add(graph.add(sum, sum), half(graph, graph.add(side, h)));
   }
 
@@ -80,7 +82,8 @@ class Everything final : public Block {
                                .heads = 2,
                                .kv_heads = 1,
                                .head_size = kHeadSize,
-                               .scale = 0.4f};
+                               .scale = 0.4f,
+                               .dropout = graph.make_dropout(0.3f, 1, batch.first_row())};
     const Value turned = rotate(graph, graph.linear(n, q_, q_bias_), batch);
     const Value q = graph.add(turned, graph.linear(n, r_, nullptr));
     const Value k = rotate(graph, graph.linear(n, k_, nullptr), batch);
@@ -207,9 +210,7 @@ std::map<Parameter, std::vector<float>> gradients_of(PlainModel& plain, const Ba
   return gradients;
 }
 
-TEST(Graph, HasTheGradientsOfFiniteDifferences) {
-  const Model model = model_of_everything();
-  PlainModel plain(model, Dtype::kF32, random_parameters(3));
+void expect_gradients_of_finite_differences(PlainModel& plain) {
   const Batch batch = batch_of(kVocabulary);
   for (const auto& [parameter, gradient] : gradients_of(plain, batch)) {
     const std::vector<float> way = direction(gradient, parameter->name);
@@ -218,6 +219,21 @@ TEST(Graph, HasTheGradientsOfFiniteDifferences) {
     EXPECT_GT(std::abs(want), 0.01) << parameter->name;
     EXPECT_NEAR(got, want, 1e-3 * std::abs(want)) << parameter->name;
   }
+}
+
+TEST(Graph, HasTheGradientsOfFiniteDifferences) {
+  const Model model = model_of_everything();
+  PlainModel plain(model, Dtype::kF32, random_parameters(3));
+  expect_gradients_of_finite_differences(plain);
+}
+
+TEST(Graph, HasTheGradientsOfFiniteDifferencesUnderDropout) {
+  const Model model = model_of_everything();
+  PlainModel plain(model, Dtype::kF32, random_parameters(3));
+  const std::vector<float> without = plain.run(batch_of(kVocabulary), 1.0f, false);
+  plain.draw(1, 2);
+  EXPECT_NE(plain.run(batch_of(kVocabulary), 1.0f, false), without);
+  expect_gradients_of_finite_differences(plain);
 }
 
 TEST(Graph, LeavesFrozenParametersAloneAndTheOthersAsTheyWere) {

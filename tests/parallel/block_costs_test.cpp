@@ -16,8 +16,8 @@ ModelConfig with_large_vocabulary(ModelConfig config) {
 /// All but the norms; all but one product of the second layer; the head's table alone.
 enum class Trained { kAll, kNorms, kOneProduct, kTable };
 
-Model model_of(const ModelConfig& config, Trained trained) {
-  Model model = make_transformer(config);
+Model model_of(const ModelConfig& config, Trained trained, const DropoutRates& dropout = {}) {
+  Model model = make_transformer(config, dropout);
   for (int b = 0; b < model.block_count(); ++b) {
     for (const auto& spec : model.block(b).parameters()) {
       const bool norm = spec->name.find("norm") != std::string::npos;
@@ -34,23 +34,28 @@ Model model_of(const ModelConfig& config, Trained trained) {
 struct Measured {
   ModelConfig config;
   Trained trained = Trained::kAll;
+  DropoutRates dropout = {};
 };
 
 TEST(MeasureBlocks, PredictsTheWorkspaceOfRealVisitsToTheByte) {
   const StepShape shape{.micro_batches = 3, .sequences = 2, .sequence_length = 17};
-  for (const auto& [config, trained] :
+  constexpr DropoutRates kDropout{.embedding = 0.1f, .residual = 0.1f, .attention = 0.1f};
+  for (const auto& [config, trained, dropout] :
        {Measured{test::tiny_llama()}, Measured{test::tiny_gpt2(true)},
         Measured{test::tiny_gpt2(false)}, Measured{with_large_vocabulary(test::tiny_llama())},
         Measured{with_large_vocabulary(test::tiny_gpt2(true))},
         Measured{test::tiny_llama(), Trained::kNorms},
         Measured{test::tiny_gpt2(true), Trained::kNorms},
         Measured{test::tiny_llama(), Trained::kOneProduct},
-        Measured{with_large_vocabulary(test::tiny_llama()), Trained::kTable}}) {
+        Measured{with_large_vocabulary(test::tiny_llama()), Trained::kTable},
+        Measured{test::tiny_gpt2(true), Trained::kAll, kDropout},
+        Measured{test::tiny_gpt2(true), Trained::kNorms, kDropout}}) {
     for (const Dtype compute : {Dtype::kF32, Dtype::kBf16}) {
       SCOPED_TRACE(config.family + " in " + std::string(name(compute)) + ", " +
                    std::to_string(static_cast<int>(trained)));
-      const Model model = model_of(config, trained);
+      const Model model = model_of(config, trained, dropout);
       test::PlainModel plain(model, compute, random_parameters(1));
+      plain.draw(1, 1);
       const Batch batch = test::tiny_batch(shape, config.vocab_size, 0, 0, 1);
       const int last = model.block_count() - 1;
       plain.run(batch, 1.0f, false);

@@ -23,9 +23,9 @@ constexpr int kSteps = 4;
 
 /// test::train() on CPUs whose memory the host cannot reach.
 TrainingResult train_apart(const ModelConfig& config, const TrainerOptions& options, int steps,
-                           int ranks = 1) {
+                           int ranks = 1, const DropoutRates& dropout = {}) {
   TrainingResult result;
-  const Model model = make_transformer(config);
+  const Model model = make_transformer(config, dropout);
   test::run_on_threads(ranks, [&](Communicator& world) {
     const std::unique_ptr<test::SeparateDevice> device = test::make_separate_device(1);
     const std::unique_ptr<Communicator> communicator =
@@ -87,6 +87,13 @@ TEST_P(TrainerOnSeparateDevice, GivesTheSameBits) {
       expect_same_bits(train_apart(config, weights_stay, kSteps, ranks), want);
     }
   }
+}
+
+TEST_P(TrainerOnSeparateDevice, GivesTheSameBitsUnderDropout) {
+  constexpr DropoutRates kRates{.embedding = 0.1f, .residual = 0.1f, .attention = 0.1f};
+  const Model model = make_transformer(test::tiny_gpt2(true), kRates);
+  const TrainingResult want = train(model, tiny_options(GetParam()), kSteps);
+  expect_same_bits(train_apart(test::tiny_gpt2(true), streamed(), kSteps, 1, kRates), want);
 }
 
 TEST_P(TrainerOnSeparateDevice, EveryStageAndTimingGivesTheSameBits) {

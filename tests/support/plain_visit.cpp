@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/model/transformer.h"
+#include "core/random.h"
 #include "optimizer/split.h"
 
 namespace strata::test {
@@ -17,7 +18,7 @@ Buffer host_copy(ConstTensorView from) {
   return copy;
 }
 
-DeviceBatch views_of(const MicroBatch& batch) {
+DeviceBatch views_of(const MicroBatch& batch, std::int64_t first_sequence) {
   const auto view = [](const std::vector<std::int32_t>& values) {
     return ConstTensorView(values.data(), Dtype::kI32, {static_cast<std::int64_t>(values.size())});
   };
@@ -26,7 +27,8 @@ DeviceBatch views_of(const MicroBatch& batch) {
           .positions = view(batch.positions),
           .first_key = batch.first_key.empty() ? ConstTensorView() : view(batch.first_key),
           .sequences = batch.sequences,
-          .tokens = batch.tokens_per_sequence};
+          .tokens = batch.tokens_per_sequence,
+          .first_sequence = first_sequence};
 }
 
 }  // namespace
@@ -102,12 +104,12 @@ class PlainVisit final : public BackwardVisit {
   bool wants_gradients() const override { return wants_gradients_; }
   Graph make_graph(bool recording) override {
     return Graph(owner_.device_->ops(), *owner_.stream_, workspace_, owner_.parameters_,
-                 owner_.compute_, recording);
+                 owner_.compute_, recording, owner_.randomness(block_));
   }
   TensorView input(int micro_batch) override {
     return block_ == 0 ? TensorView() : owner_.activation(block_ - 1, micro_batch);
   }
-  ConstTensorView output_gradient(int micro_batch) override {
+  TensorView output_gradient(int micro_batch) override {
     if (block_ + 1 == owner_.model_.block_count()) return {};
     return owner_.gradients_.at(PlainModel::index(micro_batch))
         .view(owner_.compute_, owner_.activation(block_, micro_batch).shape());
@@ -165,10 +167,19 @@ TensorView PlainModel::activation(int block, int micro_batch) {
       .view(compute_, {batch.sequences * batch.tokens, model_.hidden_size()});
 }
 
+std::optional<std::uint64_t> PlainModel::randomness(int block) const {
+  if (!seed_) return std::nullopt;
+  return random_key(*seed_, {step_, static_cast<std::uint64_t>(block)});
+}
+
 std::vector<float> PlainModel::run(const Batch& batch, float loss_scale, bool gradients) {
   batch_ = batch;
   device_batches_.clear();
-  for (const MicroBatch& part : batch_.micro_batches) device_batches_.push_back(views_of(part));
+  std::int64_t first_sequence = batch_.first_sequence;
+  for (const MicroBatch& part : batch_.micro_batches) {
+    device_batches_.push_back(views_of(part, first_sequence));
+    first_sequence += part.sequences;
+  }
   const int blocks = model_.block_count();
   activations_.clear();
   activations_.resize(index(blocks));

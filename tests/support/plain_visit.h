@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -56,6 +57,9 @@ class PlainModel {
   /// [T, V] of micro-batch `micro_batch` of the last run(). @pre the loss is a TransformerHead
   std::vector<float> logits(int micro_batch);
 
+  /// From now on run() drops what a trainer with this seed drops in this step; before: nothing.
+  void draw(std::uint64_t seed, std::uint64_t step) { seed_ = seed, step_ = step; }
+
   const Model& model() const noexcept { return model_; }
   PlainParameters& parameters() noexcept { return parameters_; }
   /// Bytes of workspace that a block's visits of the last run() took at the highest.
@@ -66,9 +70,12 @@ class PlainModel {
   friend class PlainVisit;
   static std::size_t index(int i) { return static_cast<std::size_t>(i); }
   TensorView activation(int block, int micro_batch);  ///< output of `block`, [T, C]
+  std::optional<std::uint64_t> randomness(int block) const;
 
   const Model& model_;
   Dtype compute_;
+  std::optional<std::uint64_t> seed_;
+  std::uint64_t step_ = 0;
   std::unique_ptr<Device> device_ = make_cpu_device(1);
   std::unique_ptr<Stream> stream_ = make_inline_stream();
   PlainParameters parameters_;
