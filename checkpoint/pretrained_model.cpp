@@ -213,10 +213,10 @@ void end_save(const Context& context, Trainer& trainer) {
 
 }  // namespace
 
-PretrainedModel::PretrainedModel(const ModelConfig& config, ParameterSource source,
-                                 std::filesystem::path directory)
+PretrainedModel::PretrainedModel(const ModelConfig& config, const DropoutRates& dropout,
+                                 ParameterSource source, std::filesystem::path directory)
     : config_(config),
-      model_(std::make_unique<Model>(make_transformer(config))),
+      model_(std::make_unique<Model>(make_transformer(config, dropout))),
       source_(std::move(source)),
       directory_(std::move(directory)) {}
 
@@ -238,17 +238,19 @@ const Tokenizer& PretrainedModel::tokenizer() {
   return *tokenizer_;
 }
 
-PretrainedModel load_pretrained(const std::filesystem::path& directory) {
+PretrainedModel load_pretrained(const std::filesystem::path& directory,
+                                const DropoutChoice& dropout) {
   const auto reader = std::make_shared<const PretrainedReader>(directory);
   auto source = [reader](Parameter parameter, std::int64_t begin, std::span<float> values) {
     reader->read(parameter->name, begin, static_cast<std::int64_t>(values.size()), values.data());
   };
-  return PretrainedModel(reader->config(), std::move(source), directory);
+  const DropoutRates rates = chosen_dropout(reader->config(), dropout);
+  return PretrainedModel(reader->config(), rates, std::move(source), directory);
 }
 
 PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed) {
   check(config, "the model's config");
-  return PretrainedModel(config, random_parameters(seed), {});
+  return PretrainedModel(config, {}, random_parameters(seed), {});
 }
 
 void check_save_target(const ModelConfig& config, const std::filesystem::path& out,

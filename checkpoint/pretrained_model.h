@@ -35,9 +35,10 @@ class PretrainedModel {
   const std::filesystem::path& directory() const noexcept { return directory_; }
 
  private:
-  friend PretrainedModel load_pretrained(const std::filesystem::path& directory);
+  friend PretrainedModel load_pretrained(const std::filesystem::path& directory,
+                                         const DropoutChoice& dropout);
   friend PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed);
-  PretrainedModel(const ModelConfig& config, ParameterSource source,
+  PretrainedModel(const ModelConfig& config, const DropoutRates& dropout, ParameterSource source,
                   std::filesystem::path directory);
 
   ModelConfig config_;
@@ -49,8 +50,10 @@ class PretrainedModel {
 
 /// Opens a Hugging Face model directory and checks all of it but the values: config.json, and that
 /// the weights are the ones it promises. Not collective; every rank opens its own.
-/// @throws FormatError, IoError that name the file at fault
-PretrainedModel load_pretrained(const std::filesystem::path& directory);
+/// @param dropout what training applies, whatever config() keeps for the saved model
+/// @throws FormatError, IoError that name the file at fault; UsageError as chosen_dropout()
+PretrainedModel load_pretrained(const std::filesystem::path& directory,
+                                const DropoutChoice& dropout = {});
 
 /// A model of `config` with fresh values that depend on `seed` only, and the byte tokenizer.
 /// @throws FormatError if the config is not consistent

@@ -23,7 +23,7 @@ enum class Activation : std::uint8_t { kGeluNew, kSilu, kRelu };
 struct Dropout {
   float rate = 0.0f;           ///< [0, 1); 0: nothing is dropped
   std::uint64_t key = 0;       ///< of one use in one step (core/random.h)
-  std::int64_t first_row = 0;  ///< number of the first row among all rows of the step
+  std::int64_t first_row = 0;  ///< number of the first row among all that share the key
 };
 
 /// What attention needs to know beside its tensors.

@@ -71,7 +71,7 @@ std::vector<BlockCost> measure_transformer(const Model& model, const ModelConfig
 }
 
 Model make_model(const PlanSubject& subject) {
-  Model model = make_transformer(subject.config);
+  Model model = make_transformer(subject.config, subject.dropout);
   for (const std::string& name : subject.frozen) model.freeze(name);
   return model;
 }

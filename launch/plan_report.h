@@ -19,6 +19,7 @@ namespace strata {
 struct PlanSubject {
   std::string name;  ///< of the model, for people
   ModelConfig config;
+  DropoutRates dropout;             ///< what training applies
   std::vector<std::string> frozen;  ///< names of parameters, as frozen_parameters() gives them
   StepShape shape;
   StateSections state{true, true};

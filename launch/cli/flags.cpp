@@ -149,6 +149,24 @@ CLI::Option* add_compute(CLI::App& app, Dtype& target, const std::string& help) 
                            {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}}, help);
 }
 
+CLI::Option* add_dropout(CLI::App& app, DropoutChoice& target) {
+  const auto keep = [&target](const std::string& text) {
+    target = {.from_config = text == "from-config"};
+    if (target.from_config) return;
+    const char* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, target.rate);
+    if (error != std::errc() || rest != end || !(target.rate >= 0.0) ||
+        static_cast<float>(target.rate) >= 1.0f) {
+      throw UsageError(fmt::format(
+          "--dropout: \"{}\" is neither from-config nor a number from 0 to below 1", text));
+    }
+  };
+  return add_text(app, "--dropout", "from-config|X", "0", keep,
+                  "0: none, whatever config.json says; from-config: as it says; a rate: this, "
+                  "where GPT-2 and OPT have resid_pdrop, embd_pdrop and dropout, with the "
+                  "config's own rate for attention probabilities");
+}
+
 CLI::Option* add_io_engine(CLI::App& app, IoEngineOptions::Kind& target, const std::string& help) {
   using Kind = IoEngineOptions::Kind;
   return add_choice<Kind>(

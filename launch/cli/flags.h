@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/model/dropout.h"
 #include "swap/io_engine.h"
 
 namespace CLI {
@@ -76,6 +77,8 @@ std::vector<std::pair<std::string, std::string>> settings_of(const CLI::App& com
 CLI::Option* add_preset(CLI::App& app, std::string& target, const std::string& help);
 /// --compute bf16|fp32.
 CLI::Option* add_compute(CLI::App& app, Dtype& target, const std::string& help);
+/// --dropout from-config|X.
+CLI::Option* add_dropout(CLI::App& app, DropoutChoice& target);
 /// --io-engine auto|uring|threads.
 CLI::Option* add_io_engine(CLI::App& app, IoEngineOptions::Kind& target, const std::string& help);
 

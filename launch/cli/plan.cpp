@@ -168,6 +168,8 @@ std::string command_lines(const PlanOptions& options, const PlanSubject& subject
     }
   }
   if (options.momentum > 0) flags.add("--momentum", options.momentum);
+  if (options.dropout.from_config) flags.add("--dropout", "from-config");
+  if (options.dropout.rate > 0) flags.add("--dropout", options.dropout.rate);
   add_placement(options.placement, subject.placement, flags);
   if (subject.ranks > 1) text += fmt::format("mpirun -n {} ", subject.ranks);
   return text +
@@ -185,6 +187,7 @@ StateSections state_of(const PlanOptions& options) {
 PlanSubject subject_of(const PlanOptions& options, const std::vector<SwapDrive>& drives) {
   PlanSubject subject;
   subject.config = chosen_config(options);
+  subject.dropout = chosen_dropout(subject.config, options.dropout);
   subject.frozen = frozen_parameters(subject.config, options.patterns);
   subject.name = options.preset.empty() ? options.model.string() : options.preset;
   subject.shape = chosen_shape(options, subject.config);

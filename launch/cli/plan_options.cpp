@@ -56,6 +56,7 @@ void add_plan_flags(CLI::App& app, PlanOptions& options) {
   add_choice<OptimizerKind>(app, "--optim", options.optim, optimizer_choices(),
                             "the update rule, which decides what state there is");
   add_real(app, "--momentum", options.momentum, 0, 1, "of SGD; 0: none is kept");
+  add_dropout(app, options.dropout);
   add_switch(app, "--json", options.json, "print one JSON object");
   add_pattern_flags(app, options.patterns);
   add_machine_flags(app, options.machine);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "checkpoint/parameter_patterns.h"
+#include "core/model/dropout.h"
 #include "launch/cli/config_flag.h"
 #include "launch/cli/placement_options.h"
 
@@ -35,6 +36,7 @@ struct PlanOptions {
   std::int64_t sequence_length = 0;   ///< 0: the smaller of 1024 and what the model allows
   OptimizerKind optim = OptimizerKind::kAdamW;
   double momentum = 0.0;  ///< of SGD
+  DropoutChoice dropout;
   bool json = false;
   ParameterPatterns patterns;  ///< which parameters are trained; empty: all
   MachineOptions machine;

@@ -76,6 +76,7 @@ TrainerOptions trainer_options(const TrainOptions& options, std::int64_t length,
                 : options.clip == ClipChoice::kPrevious ? Clip::kPrevious
                                                         : Clip::kNone;
   result.max_grad_norm = options.max_grad_norm;
+  result.seed = static_cast<std::uint64_t>(options.seed);
   result.placement = make_placement(options.placement, local_rank().size, drives);
   result.io = make_io_options(options.placement, drives);
   return result;
@@ -94,6 +95,7 @@ plot::RunDescription announce_plan(const TrainOptions& options, const ModelConfi
                                    const std::vector<SwapDrive>& drives, Runtime& runtime) {
   const PlanSubject subject{.name = options.model.string(),
                             .config = config,
+                            .dropout = chosen_dropout(config, options.dropout),
                             .frozen = frozen_parameters(config, options.patterns),
                             .shape = trainer.shape,
                             .state = make_update_rule(trainer)->state_sections(),
@@ -118,13 +120,22 @@ plot::RunDescription announce_plan(const TrainOptions& options, const ModelConfi
   return description;
 }
 
+/// Which dropout there is, or that the config asks for some and gets none; empty if neither.
+std::string dropout_line(const ModelConfig& config, const DropoutChoice& choice) {
+  const DropoutRates rates = chosen_dropout(config, choice);
+  if (rates.any()) return fmt::format("dropout: {}", describe(rates));
+  if (!config.dropout.any() || choice.from_config) return {};
+  return fmt::format("the config's dropout ({}) is off; --dropout from-config turns it on",
+                     describe(config.dropout));
+}
+
 /// Everything of a run between its first and its last step.
 class TrainRun {
  public:
   TrainRun(Runtime& runtime, const TrainOptions& options)
       : runtime_(runtime),
         options_(options),
-        source_(checked(load_pretrained(options.model))),
+        source_(checked(load_pretrained(options.model, options.dropout))),
         trace_(options.trace),
         drives_(drives_of(options, runtime.log())),
         trainer_options_(announced(
@@ -183,6 +194,8 @@ class TrainRun {
                       "that the model was made for",
                       trainer.shape.sequence_length, positions));
     }
+    const std::string dropout = dropout_line(source_.config(), options_.dropout);
+    if (!dropout.empty()) runtime_.log(dropout);
     description_ = announce_plan(options_, source_.config(), trainer, drives_, runtime_);
     return trainer;
   }

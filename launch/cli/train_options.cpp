@@ -49,7 +49,7 @@ void add_batch_flags(CLI::App& app, TrainOptions& options) {
            "passes over the data");
   add_whole(app, "--max_steps", options.max_steps, -1, kMost,
             "optimizer steps, instead of --num_train_epochs; -1: not given");
-  add_whole(app, "--seed", options.seed, 0, kMost, "of shuffling");
+  add_whole(app, "--seed", options.seed, 0, kMost, "of shuffling and dropout");
 }
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& options) {
@@ -114,6 +114,7 @@ void add_train_flags(CLI::App& app, TrainOptions& options) {
   add_file_flags(app, options);
   add_batch_flags(app, options);
   add_optimizer_flags(app, options);
+  add_dropout(app, options.dropout);
   add_pattern_flags(app, options.patterns);
   add_run_flags(app, options);
   add_placement_flags(app, options.placement);

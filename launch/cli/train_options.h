@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/parameter_patterns.h"
+#include "core/model/dropout.h"
 #include "launch/cli/config_flag.h"
 #include "launch/cli/data_options.h"
 #include "launch/cli/model_saver.h"
@@ -45,6 +46,7 @@ struct TrainOptions {
   double max_grad_norm = 1.0;  ///< 0: no clipping
   ClipChoice clip = ClipChoice::kExact;
 
+  DropoutChoice dropout;       ///< --dropout
   ParameterPatterns patterns;  ///< which parameters are trained; empty: all
 
   std::vector<std::filesystem::path> eval_data;  ///< empty: the last eval_fraction of the data

@@ -110,6 +110,21 @@ TEST(SavePretrained, KeepsTheDtypeOfTheSourceUnlessAsked) {
   }
 }
 
+TEST(SavePretrained, KeepsTheDropoutOfTheSourceWhateverWasTrainedWith) {
+  const TemporaryDirectory directory;
+  ModelConfig config = golden("gpt2_tied").config();
+  config.dropout = {.embedding = 0.1f, .residual = 0.2f, .attention = 0.3f};
+  const PretrainedModel fresh = init_pretrained(config, 3);
+  on_two_ranks(fresh, [&](const Context& context, Trainer& trainer) {
+    save_pretrained(context, trainer, fresh, directory / "source");
+  });
+  const PretrainedModel model = load_pretrained(directory / "source", {.rate = 0.5});
+  on_two_ranks(model, [&](const Context& context, Trainer& trainer) {
+    save_pretrained(context, trainer, model, directory / "out");
+  });
+  EXPECT_EQ(read_config(directory / "out/config.json").dropout, config.dropout);
+}
+
 TEST(SavePretrained, BringsTheTokenizerAlong) {
   const PretrainedModel source = golden("gpt2_untied");
   const TemporaryDirectory directory;

@@ -81,6 +81,17 @@ TEST(TrainOptions, ReportsToTensorBoardUnlessToldNot) {
   EXPECT_TRUE(train({"--report"}).report);
 }
 
+TEST(TrainOptions, TakesDropoutFromTheConfigOrAsARate) {
+  EXPECT_FALSE(train({}).dropout.from_config);
+  EXPECT_EQ(train({}).dropout.rate, 0.0);
+  EXPECT_TRUE(train({"--dropout", "from-config"}).dropout.from_config);
+  EXPECT_EQ(train({"--dropout", "0.25"}).dropout.rate, 0.25);
+  EXPECT_EQ(plan({"--dropout", "0.25"}).dropout.rate, 0.25);
+  for (const char* value : {"1", "-0.1", "nan", "0.1x", "", "config", "0.99999999999"}) {
+    EXPECT_REFUSED(train({"--dropout", value}), "--dropout: \"" + std::string(value));
+  }
+}
+
 TEST(Settings, AreEveryFlagWithWhatItWasGivenOrItsDefault) {
   CLI::App app;
   TrainOptions options;

@@ -88,7 +88,8 @@ TEST_F(MeasuringProgram, CutsTokensIntoMicroBatches) {
 TEST_F(MeasuringProgram, PrintsEveryFlagThatMatters) {
   const std::vector<std::string> flags{"--swap-capacity",  "8589934592", "--io-engine", "threads",
                                        "--prefetch-depth", "2",          "--optim",     "lion",
-                                       "--residency",      "none",       "--stage",     "2"};
+                                       "--residency",      "none",       "--stage",     "2",
+                                       "--dropout",        "0.25"};
   std::vector<std::string> arguments{"plan", "--preset", "gpt-162m", "--swap", directory_.path()};
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   const auto text = strata(arguments);

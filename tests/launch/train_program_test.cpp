@@ -84,6 +84,32 @@ TEST_F(TrainProgram, TrainsTheParametersThatPatternsName) {
   }
 }
 
+TEST_F(TrainProgram, DropsWhereTheConfigAsksForItAndTheUserSaysSo) {
+  std::string config = read_file(directory_ / "model/config.json");
+  const std::string none = "\"attention_dropout\": 0.0";
+  ASSERT_NE(config.find(none), std::string::npos) << config;
+  write_file(directory_ / "model/config.json",
+             config.replace(config.find(none), none.size(), "\"attention_dropout\": 0.5"));
+  const auto run = [&](const Words& more) {
+    fs::remove_all(directory_ / "out");
+    const ProgramResult result = test::run_program(train(more));
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    return std::pair(result.output, metrics().front()["loss"].get<double>());
+  };
+  const auto off = run({});
+  EXPECT_NE(off.first.find("the config's dropout (0.5 of attention probabilities) is off; "
+                           "--dropout from-config turns it on"),
+            std::string::npos)
+      << off.first;
+  const auto on = run({"--dropout", "from-config"});
+  EXPECT_NE(on.first.find("dropout: 0.5 of attention probabilities"), std::string::npos);
+  EXPECT_NE(on.second, off.second);
+  EXPECT_EQ(run({"--dropout", "from-config"}).second, on.second);
+  EXPECT_EQ(parse_config(read_file(directory_ / "out/config.json"), "out").dropout.attention, 0.5f);
+  fs::remove_all(directory_ / "out");
+  expect_refused(train({"--dropout", "0.1"}), {"dropout of 0.1", "llama", "from-config"});
+}
+
 TEST_F(TrainProgram, TwoRanksUnderMpirunTrainThroughSwap) {
   const ProgramResult result = test::run_program(
       on_ranks(2, train({"--swap", path("swap"), "--residency", "none", "--report_to", "none"})));
