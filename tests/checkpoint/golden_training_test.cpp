@@ -1,10 +1,13 @@
 // Ten steps of AdamW with clipping, against torch. STRATA_KEEP_MODELS=DIR keeps the trained models
 // with Strata's logits for tests/golden/check_saved_model.py.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdlib>
+#include <utility>
 
+#include "optimizer/split.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/plain_visit.h"
 #include "tests/support/run_on_threads.h"
@@ -89,6 +92,18 @@ TEST_P(GoldenTraining, FollowsTorchForTenStepsWhereverTheStateRests) {
   }
 }
 
+TEST_P(GoldenTraining, StaysNearFp32InBf16ForTenSteps) {
+  const GoldenModel golden(GetParam());
+  TrainerOptions options = torch_options(1, 1);
+  const Curve in_fp32 = train(golden, options, 1);
+  options.placement.compute = Dtype::kBf16;
+  const Curve in_bf16 = train(golden, options, 1);
+  for (std::size_t step = 0; step < kSteps; ++step) {
+    EXPECT_NEAR(in_bf16.losses[step], in_fp32.losses[step], 2e-2) << "step " << step;
+  }
+  EXPECT_NE(in_bf16.losses, in_fp32.losses) << "both computed in the same precision";
+}
+
 /// Ten steps hardly show a decay of 0.01; one step with a large one does.
 TEST_P(GoldenTraining, DecaysMatricesAndNothingElse) {
   const GoldenModel golden(GetParam());
@@ -123,13 +138,10 @@ TEST_P(GoldenTraining, DecaysMatricesAndNothingElse) {
   }
 }
 
-/// Rank 0's logits of the fixture's batch under the trainer's parameters.
-std::vector<float> logits_of(Trainer& trainer, const GoldenModel& golden) {
-  test::PlainModel plain(golden.model().model(), Dtype::kF32,
-                         [&](Parameter parameter, std::int64_t begin, std::span<float> values) {
-                           trainer.read(parameter, begin, values);
-                         });
-  plain.run(golden.batch(), 1.0f, false);
+/// Logits of the fixture's batch, in fp32 whatever the weights are in.
+std::vector<float> logits_of(const PretrainedModel& model, const Batch& batch) {
+  test::PlainModel plain(model.model(), Dtype::kF32, model.source());
+  plain.run(batch, 1.0f, false);
   return plain.logits(0);
 }
 
@@ -144,13 +156,23 @@ void keep_logits(const std::filesystem::path& directory, const std::vector<float
   writer.finish();
 }
 
+/// The weights that a model saved in `dtype` should have.
+std::vector<float> as_saved(std::vector<float> values, Dtype dtype) {
+  if (dtype == Dtype::kF32) return values;
+  for (float& value : values) {
+    bf16 upper;
+    upper.bits = split(value).hi;
+    value = static_cast<float>(upper);
+  }
+  return values;
+}
+
 TEST_P(GoldenTraining, SavesAModelThatLoadsWithTheSameBits) {
   const GoldenModel golden(GetParam());
   const test::TemporaryDirectory swap, temporary;
   const char* keep = std::getenv("STRATA_KEEP_MODELS");
-  const std::filesystem::path out =
-      (keep == nullptr ? std::filesystem::path(temporary.path()) : std::filesystem::path(keep)) /
-      GetParam();
+  const std::filesystem::path saved_models =
+      keep == nullptr ? std::filesystem::path(temporary.path()) : std::filesystem::path(keep);
   test::run_on_threads(2, [&](Communicator& communicator) {
     const std::unique_ptr<Device> device = make_cpu_device(1);
     Log log(1);
@@ -162,20 +184,26 @@ TEST_P(GoldenTraining, SavesAModelThatLoadsWithTheSameBits) {
     for (int step = 0; step < kSteps; ++step) {
       trainer.step(golden.training_batch(step, 1, communicator.rank(), 2));
     }
-    save_pretrained(context, trainer, golden.model(), out, {.overwrite = keep != nullptr});
+    for (const auto& [in_file, dtype] :
+         {std::pair{SaveDtype::kSource, Dtype::kF32}, {SaveDtype::kBf16, Dtype::kBf16}}) {
+      const std::filesystem::path out =
+          saved_models / fmt::format("{}_{}", GetParam(), name(dtype));
+      save_pretrained(context, trainer, golden.model(), out, {.dtype = in_file});
 
-    const PretrainedReader saved(out);
-    EXPECT_EQ(saved.config(), golden.model().config());
-    for (const MappedParameter& mapped : saved.parameters()) {
-      const std::vector<float> want = trainer.read(mapped.name);
-      std::vector<float> got(want.size());
-      saved.read(mapped.name, 0, mapped.shape.numel(), got.data());
-      EXPECT_EQ(got, want) << mapped.name;
-    }
-    const std::vector<float> logits = logits_of(trainer, golden);
-    EXPECT_NE(logits, golden.expected("logits")) << "it did not learn";
-    if (keep != nullptr && communicator.rank() == 0) {
-      keep_logits(out / "strata", logits, golden.batch().micro_batches[0]);
+      const PretrainedReader saved(out);
+      ModelConfig config = golden.model().config();
+      config.weight_dtype = dtype;
+      EXPECT_EQ(saved.config(), config);
+      for (const MappedParameter& mapped : saved.parameters()) {
+        const std::vector<float> want = as_saved(trainer.read(mapped.name), dtype);
+        std::vector<float> got(want.size());
+        saved.read(mapped.name, 0, mapped.shape.numel(), got.data());
+        EXPECT_EQ(got, want) << mapped.name;
+      }
+      if (communicator.rank() != 0) continue;
+      const std::vector<float> logits = logits_of(load_pretrained(out), golden.batch());
+      EXPECT_NE(logits, golden.expected("logits")) << "it did not learn";
+      if (keep != nullptr) keep_logits(out / "strata", logits, golden.batch().micro_batches[0]);
     }
   });
 }
