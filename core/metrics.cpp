@@ -42,8 +42,8 @@ std::string to_json_line(const EvaluationMetrics& metrics) {
   return dump(line);
 }
 
-MetricsWriter::MetricsWriter(std::string path, Mode mode) : path_(std::move(path)) {
-  file_.reset(std::fopen(path_.c_str(), mode == Mode::kAppend ? "ae" : "we"));
+MetricsWriter::MetricsWriter(std::string path) : path_(std::move(path)) {
+  file_.reset(std::fopen(path_.c_str(), "we"));
   if (file_ == nullptr) throw IoError("cannot open the metrics file", path_, 0, errno);
 }
 

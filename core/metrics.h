@@ -53,10 +53,8 @@ std::string to_json_line(const EvaluationMetrics& metrics);
 /// metrics.jsonl: one object per line, on its way to the kernel when write() returns.
 class MetricsWriter {
  public:
-  /// Start with an empty file, or go on after the last line of an existing one.
-  enum class Mode : std::uint8_t { kReplace, kAppend };
-  /// @throws IoError with the path when it cannot be opened
-  explicit MetricsWriter(std::string path, Mode mode = Mode::kReplace);
+  /// Starts with an empty file. @throws IoError with the path when it cannot be opened
+  explicit MetricsWriter(std::string path);
 
   /// @throws IoError when the line could not be written
   void write(const StepMetrics& metrics);

@@ -66,16 +66,14 @@ TEST(Metrics, NamesAnEvaluationAsHuggingFaceDoes) {
             R"({"step":4,"eval_loss":2.5,"eval_tokens":100})");
 }
 
-TEST(MetricsWriter, AppendsALineThatCanBeReadAtOnce) {
+TEST(MetricsWriter, WritesALineThatCanBeReadAtOnce) {
   const test::TemporaryDirectory directory;
   const std::string path = (directory / "metrics.jsonl").string();
   test::write_file(path, "old\n");
-  {
-    MetricsWriter writer(path);
-    writer.write(StepMetrics{.bound_by = "write"});
-    EXPECT_EQ(test::read_file(path), to_json_line(StepMetrics{.bound_by = "write"}) + "\n");
-  }
-  MetricsWriter(path, MetricsWriter::Mode::kAppend).write(StepMetrics{.step = 2, .loss = 1});
+  MetricsWriter writer(path);
+  writer.write(StepMetrics{.bound_by = "write"});
+  EXPECT_EQ(test::read_file(path), to_json_line(StepMetrics{.bound_by = "write"}) + "\n");
+  writer.write(StepMetrics{.step = 2, .loss = 1});
   EXPECT_EQ(test::read_file(path), to_json_line(StepMetrics{.bound_by = "write"}) + "\n" +
                                        to_json_line(StepMetrics{.step = 2, .loss = 1}) + "\n");
 }
