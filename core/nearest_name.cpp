@@ -1,9 +1,19 @@
 #include "core/nearest_name.h"
 
 #include <algorithm>
+#include <cctype>
 #include <utility>
 
 namespace strata {
+namespace {
+
+std::string in_lower_case(std::string_view text) {
+  std::string low(text);
+  std::ranges::transform(low, low.begin(), [](unsigned char c) { return std::tolower(c); });
+  return low;
+}
+
+}  // namespace
 
 int edit_distance(std::string_view left, std::string_view right) {
   // Rows of the table of prefixes: before the previous one, previous, current.
@@ -27,10 +37,12 @@ int edit_distance(std::string_view left, std::string_view right) {
 }
 
 std::string nearest_name(std::string_view wanted, const std::vector<std::string>& names) {
-  int smallest = std::max(2, static_cast<int>(wanted.size()) / 3);
+  if (wanted.size() < 2) return {};  // one change makes it any other
+  const std::string low = in_lower_case(wanted);
+  int smallest = std::max(1, static_cast<int>(wanted.size()) / 3);
   std::string nearest;
   for (const std::string& name : names) {
-    const int distance = edit_distance(wanted, name);
+    const int distance = edit_distance(low, in_lower_case(name));
     if (distance < smallest || (distance == smallest && nearest.empty())) {
       smallest = distance;
       nearest = name;

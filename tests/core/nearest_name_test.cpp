@@ -22,9 +22,40 @@ TEST(NearestName, FindsTheOneThatWasMeant) {
   EXPECT_EQ(nearest_name("--date", names), "--data");
 }
 
+TEST(NearestName, FindsKeysOfConfigurations) {
+  const std::vector<std::string> names = {"lr",
+                                          "eps",
+                                          "aio",
+                                          "amp",
+                                          "stage",
+                                          "fp16",
+                                          "bf16",
+                                          "zero_optimization",
+                                          "seed",
+                                          "dram",
+                                          "trace",
+                                          "learning_rate",
+                                          "train_batch_size"};
+  const std::pair<const char*, const char*> cases[] = {{"lerning_rate", "learning_rate"},
+                                                       {"learningRate", "learning_rate"},
+                                                       {"learning-rate", "learning_rate"},
+                                                       {"zero_optimisation", "zero_optimization"},
+                                                                                                        {"bf_16", "bf16"},
+                                                       {"BF16", "bf16"},
+                                                       {"bf61", "bf16"},
+                                                       {"train_batchsize", "train_batch_size"},
+                                                       {"stge", "stage"},
+                                                       {"LR", "lr"}};
+  for (const auto& [wanted, meant] : cases) EXPECT_EQ(nearest_name(wanted, names), meant);
+}
+
 TEST(NearestName, SaysNothingWhenNothingIsNear) {
   EXPECT_EQ(nearest_name("--frobnicate", {"--data", "--model"}), "");
   EXPECT_EQ(nearest_name("x", {}), "");
+  const std::vector<std::string> names = {"lr", "aio", "amp", "bf16", "seed", "stage", "trace"};
+  for (const char* unlike : {"x", "xy", "map1", "fp8", "nodes", "wandb", "gradient_noise"}) {
+    EXPECT_EQ(nearest_name(unlike, names), "") << unlike;
+  }
 }
 
 }  // namespace
