@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <utility>
 
 #include "core/error.h"
 #include "core/json_file.h"
-#include "core/nearest_name.h"
 #include "launch/config_node.h"
 #include "launch/deepspeed_keys.h"
 
@@ -37,7 +37,8 @@ bool is_off(const Node& node, std::string_view off) {
 /// Everything that is read from one document.
 class Reader {
  public:
-  Reader(const std::string& file, const json& document) : root_(file, document) {}
+  Reader(const std::string& file, const json& document, const std::vector<std::string>& flags)
+      : root_(file, document), flags_(flags) {}
 
   DeepSpeedConfig read() {
     check_keys(root_, known_keys(""));
@@ -54,6 +55,7 @@ class Reader {
     set_default("gradient_clipping", "--max_grad_norm", "1");
     const Node offload = root_["activation_checkpointing"]["cpu_checkpointing"];
     if (offload && offload.boolean()) set(offload, "--activations", {"dram"});
+    read_tensorboard(root_["tensorboard"]);
     return std::move(config_);
   }
 
@@ -71,13 +73,11 @@ class Reader {
     }
   }
 
-  static void refuse_unknown(const Node& child, const std::string& name,
-                             std::span<const KnownKey> keys) {
-    std::vector<std::string> names;
-    for (const KnownKey& key : keys) names.emplace_back(key.name);
-    const std::string nearest = nearest_name(std::string_view(name).substr(0, 100), names);
-    child.refuse(nearest.empty() ? std::string("there is no such key; remove it")
-                                 : fmt::format("there is no such key; did you mean {}?", nearest));
+  void refuse_unknown(const Node& child, const std::string& name,
+                      std::span<const KnownKey> keys) const {
+    const std::string meant = key_meant_by(child.path(), name.substr(0, 100), keys, flags_);
+    child.refuse(meant.empty() ? std::string("there is no such key; remove it")
+                               : fmt::format("there is no such key; did you mean {}?", meant));
   }
 
   void check_key(const Node& child, const KnownKey& known) {
@@ -320,15 +320,42 @@ class Reader {
     note(depth);
   }
 
+  /// As DeepSpeed: events go to output_path/job_name. To --out where the file has neither.
+  void read_tensorboard(const Node& section) {
+    if (!section) return;
+    const Node enabled = section["enabled"];
+    if (!enabled) return set_default("tensorboard.enabled", "--report_to", "none");
+    if (enabled.automatic()) {
+      set(enabled, "--report_to", {});
+    } else {
+      set(enabled, "--report_to", {enabled.boolean() ? "tensorboard" : "none"});
+      if (!enabled.boolean()) return;
+    }
+    const Node path = section["output_path"], job = section["job_name"];
+    const auto text = [](const Node& node, const char* otherwise) {
+      return node && !node.automatic() ? node.text() : otherwise;
+    };
+    const std::filesystem::path directory =
+        std::filesystem::path(text(path, "")) / text(job, path ? "DeepSpeedJobName" : "");
+    if (directory.empty()) return;
+    config_.settings.push_back(
+        {path && job ? path.path() + ", " + job.path() : (path ? path : job).path(),
+         json(directory.string()).dump(),
+         "--logging_dir",
+         {directory.string()}});
+  }
+
   Node root_;
+  const std::vector<std::string>& flags_;
   DeepSpeedConfig config_;
 };
 
 }  // namespace
 
-DeepSpeedConfig parse_deepspeed_config(std::string_view text, const std::string& path) {
+DeepSpeedConfig parse_deepspeed_config(std::string_view text, const std::string& path,
+                                       const std::vector<std::string>& flags) {
   const json document = parse_json_object(text, path, kMaxDepth);
-  return Reader(path, document).read();
+  return Reader(path, document, flags).read();
 }
 
 BatchSizes derive_batch(BatchSizes given, int ranks) {

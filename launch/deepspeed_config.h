@@ -47,9 +47,11 @@ struct DeepSpeedConfig {
 ///
 /// DeepSpeed's defaults hold where a file has any of its keys, but for optimizer and scheduler,
 /// which it leaves to the program: without those sections flags decide.
+/// @param flags names of flags ("learning_rate"), for messages about keys that are none
 /// @throws FormatError if it is not JSON, UsageError for a key that is unknown (with the nearest
 /// one), asks for what does not exist here, or has a value it cannot have; both start with `path`
-DeepSpeedConfig parse_deepspeed_config(std::string_view text, const std::string& path);
+DeepSpeedConfig parse_deepspeed_config(std::string_view text, const std::string& path,
+                                       const std::vector<std::string>& flags = {});
 
 /// The three sizes of a batch. 0: not given.
 struct BatchSizes {

@@ -1,7 +1,12 @@
 #include "launch/deepspeed_keys.h"
 
+#include <fmt/format.h>
+
 #include <array>
+#include <string>
 #include <utility>
+
+#include "core/nearest_name.h"
 
 namespace strata {
 namespace {
@@ -26,6 +31,7 @@ constexpr KnownKey kDocument[] = {
     {"zero_optimization", kHonoured},
     {"aio", kHonoured},
     {"activation_checkpointing", kHonoured},
+    {"tensorboard", kHonoured},
     {"strata", kHonoured},
     {"managed_gradient_accumulation"},
     {"zero_allow_untested_optimizer"},
@@ -46,7 +52,6 @@ constexpr KnownKey kDocument[] = {
     {"wall_clock_breakdown", kExtra},
     {"memory_breakdown", kExtra},
     {"dump_state", kExtra},
-    {"tensorboard", kExtra},
     {"csv_monitor", kExtra},
     {"wandb", kExtra},
     {"comet", kExtra},
@@ -262,6 +267,24 @@ constexpr Named kOptimizers[] = {{"adam", kAdam}, {"adamw", kAdam}, {"lion", kLi
 constexpr Named kSchedulers[] = {
     {"WarmupLR", kWarmup}, {"WarmupDecayLR", kWarmupDecay}, {"WarmupCosineLR", kWarmupCosine}};
 
+void add_paths(std::string_view section, std::span<const KnownKey> keys,
+               std::vector<std::string>& paths) {
+  for (const KnownKey& key : keys) {
+    paths.push_back(fmt::format("{}.{}", section, key.name));
+  }
+}
+
+/// Of the keys that are not in the document itself.
+std::vector<std::string> paths_of_sections() {
+  std::vector<std::string> paths;
+  for (const auto& [section, keys] : kSections) {
+    if (!section.empty()) add_paths(section, keys, paths);
+  }
+  for (const auto& [type, keys] : kOptimizers) add_paths("optimizer.params", keys, paths);
+  for (const auto& [type, keys] : kSchedulers) add_paths("scheduler.params", keys, paths);
+  return paths;
+}
+
 std::span<const KnownKey> find(std::span<const Named> tables, std::string_view name) {
   for (const auto& [known, keys] : tables) {
     if (known == name) return keys;
@@ -278,5 +301,19 @@ std::span<const KnownKey> optimizer_keys(std::string_view lower_case_type) {
 }
 
 std::span<const KnownKey> scheduler_keys(std::string_view type) { return find(kSchedulers, type); }
+
+std::string key_meant_by(std::string_view path, std::string_view name,
+                         std::span<const KnownKey> keys, const std::vector<std::string>& flags) {
+  std::vector<std::string> names;
+  for (const KnownKey& key : keys) names.emplace_back(key.name);
+  const std::string nearest = nearest_name(name, names);
+  if (!nearest.empty()) return nearest;
+  for (std::string& elsewhere : paths_of_sections()) {
+    const bool same_name = elsewhere.ends_with(fmt::format(".{}", name));
+    if (same_name && elsewhere != path) return std::move(elsewhere);
+  }
+  const std::string flag = nearest_name(name, flags);
+  return flag.empty() ? flag : fmt::format("strata.{}", flag);
+}
 
 }  // namespace strata

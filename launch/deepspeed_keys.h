@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace strata {
 
@@ -31,5 +33,11 @@ std::span<const KnownKey> known_keys(std::string_view path);
 /// such type here.
 std::span<const KnownKey> optimizer_keys(std::string_view lower_case_type);
 std::span<const KnownKey> scheduler_keys(std::string_view type);
+
+/// What somebody may have meant by `name` at `path`, which is none of `keys`: the nearest of these,
+/// else the place of a key of that name in another section ("zero_optimization.stage"), else the
+/// nearest of `flags` as a key of "strata". Empty: nothing like it.
+std::string key_meant_by(std::string_view path, std::string_view name,
+                         std::span<const KnownKey> keys, const std::vector<std::string>& flags);
 
 }  // namespace strata

@@ -9,14 +9,14 @@
 
 namespace strata {
 
-/// What a run leaves beside its model for people and programs: metrics.jsonl, TensorBoard's event
-/// file, and run.json. For one rank.
+/// What a run leaves for people and programs: metrics.jsonl and run.json beside its model, and
+/// TensorBoard's event file. For one rank.
 class RunRecord {
  public:
   /// @param directory is there
-  /// @param events whether to write the event file
+  /// @param events directory of the event file, which is made; empty: no event file
   /// @throws IoError
-  RunRecord(const std::filesystem::path& directory, bool events,
+  RunRecord(const std::filesystem::path& directory, const std::filesystem::path& events,
             const plot::RunDescription& description);
 
   /// On its way to the kernel when it returns. @throws IoError

@@ -71,6 +71,17 @@ class Application {
     add_train_flags(train_, unused_);
   }
 
+  /// Without "--".
+  std::vector<std::string> flag_names() {
+    std::vector<std::string> names;
+    for (CLI::App* app : {&app_, &train_}) {
+      for (const CLI::Option* option : app->get_options()) {
+        for (const std::string& name : option->get_lnames()) names.push_back(name);
+      }
+    }
+    return names;
+  }
+
   void apply(std::vector<ConfigSetting> settings) {
     // Defaults give way to everything, so they come last.
     std::ranges::stable_partition(settings,
@@ -91,13 +102,7 @@ class Application {
       CLI::Option* option = find_flag(*app, setting.flag);
       if (option != nullptr && !forbidden) return *option;
     }
-    std::vector<std::string> names;
-    for (const CLI::App* app : {&app_, &train_}) {
-      for (const CLI::Option* option : app->get_options()) {
-        for (const std::string& name : option->get_lnames()) names.push_back(name);
-      }
-    }
-    const std::string nearest = nearest_name(setting.flag.substr(2, 100), names);
+    const std::string nearest = nearest_name(setting.flag.substr(2, 100), flag_names());
     throw UsageError(fmt::format("{}: {}: there is no flag {}{}", choices_.file.string(),
                                  setting.key, setting.flag,
                                  nearest.empty() ? "" : "; did you mean " + nearest + "?"));
@@ -194,11 +199,12 @@ class Application {
 void read_config(const std::string& text, CLI::App& app, ConfigChoices& choices) {
   choices.file = text;
   check_files("--config", {choices.file});
-  DeepSpeedConfig config =
-      parse_deepspeed_config(read_text_file(choices.file, kMostBytes), choices.file.string());
+  Application application(app, choices);
+  DeepSpeedConfig config = parse_deepspeed_config(read_text_file(choices.file, kMostBytes),
+                                                  choices.file.string(), application.flag_names());
   choices.ignored = std::move(config.ignored);
   choices.extras = config.extras;
-  Application(app, choices).apply(std::move(config.settings));
+  application.apply(std::move(config.settings));
 }
 
 }  // namespace

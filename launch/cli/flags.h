@@ -67,8 +67,8 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, Value& target,
       [&target, choices](std::size_t index) { target = choices[index].second; }, help);
 }
 
-/// Every flag of a parsed command with its value: as it was given, else the default, which may be
-/// empty.
+/// Every flag of a parsed command with its value: as it was given, by a configuration too, else the
+/// default, which may be empty.
 std::vector<std::pair<std::string, std::string>> settings_of(const CLI::App& command);
 
 // Flags that several commands have.

@@ -148,7 +148,7 @@ class TrainRun {
     Communicator& world = runtime_.communicator();
     const bool first = world.rank() == 0;
     if (first) fs::create_directories(options_.out);
-    if (first) record_.emplace(options_.out, options_.tensorboard, description_);
+    if (first) record_.emplace(options_.out, options_.events_directory(), description_);
     StepMetricsCollector collector(
         world, trainer_.useful_operations_per_step(),
         measure_product_rate(runtime_.device(), trainer_options_.placement.compute));
@@ -309,7 +309,7 @@ void add_train(CLI::App& app, Action& chosen) {
   CLI::App* command = app.add_subcommand("train", "Train a model through its swap tier");
   add_train_flags(*command, *options);
   command->callback([options, command, &chosen] {
-    options->settings = settings_of(*command);
+    keep_settings(*command, *options);
     chosen = [options] { return run_train(*options); };
   });
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <map>
 
 #include <CLI/CLI.hpp>
 
@@ -91,7 +92,9 @@ void add_run_flags(CLI::App& app, TrainOptions& options) {
   add_save_flags(app, options.save);
   add_choice<bool>(app, "--report_to", options.tensorboard,
                    {{"tensorboard", true}, {"none", false}},
-                   "where curves go beside metrics.jsonl: TensorBoard events in --out, or nowhere");
+                   "where curves go beside metrics.jsonl: TensorBoard events, or nowhere");
+  add_path(app, "--logging_dir", options.logging_dir, "DIR",
+           "gets the TensorBoard events instead of --out");
   add_switch(app, "--report", options.report,
              "write report.html at the end: plan, plots, and what bound the run");
   add_switch(app, "--trace", options.trace, "write trace.json for Perfetto: who did what when");
@@ -121,11 +124,21 @@ void add_train_flags(CLI::App& app, TrainOptions& options) {
   add_config_flag(app, options.config);
 }
 
+void keep_settings(const CLI::App& command, TrainOptions& options) {
+  options.settings = settings_of(command);
+  for (const ConfigSetting& setting : options.config.settings) {
+    if (setting.flag.empty()) options.settings.emplace_back(setting.key, setting.shown);
+  }
+}
+
 void check(const TrainOptions& options) {
   check_directory("--model", options.model);
   check(options.data);
   check_files("--eval_data", options.eval_data);
   check_output("--out", options.out, options.overwrite);
+  if (options.tensorboard && !options.logging_dir.empty()) {
+    check_output("--logging_dir", options.logging_dir, options.overwrite);
+  }
   if (options.max_steps == 0) throw UsageError("--max_steps: 0 steps train nothing; use 1 or more");
   if (options.max_steps < 0 && options.num_train_epochs == 0) {
     throw UsageError("--num_train_epochs: 0 epochs train nothing; use more, or --max_steps");
@@ -162,6 +175,14 @@ void settle_batch(TrainOptions& options, int ranks) {
   options.train_batch_size = batch.train;
   options.per_device_train_batch_size = batch.micro;
   options.gradient_accumulation_steps = batch.accumulation;
+  const std::map<std::string, std::int64_t> settled = {
+      {"--train_batch_size", batch.train},
+      {"--per_device_train_batch_size", batch.micro},
+      {"--gradient_accumulation_steps", batch.accumulation}};
+  for (auto& [flag, value] : options.settings) {
+    const auto found = settled.find(flag);
+    if (found != settled.end()) value = std::to_string(found->second);
+  }
 }
 
 }  // namespace strata::cli

@@ -56,7 +56,8 @@ struct TrainOptions {
 
   SaveFlags save;
 
-  bool tensorboard = true;  ///< --report_to
+  bool tensorboard = true;            ///< --report_to
+  std::filesystem::path logging_dir;  ///< of TensorBoard events; empty: out
   bool report = false;
   bool trace = false;
   bool no_progress = false;
@@ -64,9 +65,14 @@ struct TrainOptions {
   PlacementOptions placement;
   ConfigChoices config;
 
-  std::vector<std::pair<std::string, std::string>> settings;  ///< flags and values, to be kept
+  std::vector<std::pair<std::string, std::string>> settings;  ///< for run.json, see keep_settings()
 
   bool clips() const noexcept { return clip != ClipChoice::kNone && max_grad_norm > 0; }
+  /// Where TensorBoard events go; empty: nowhere.
+  std::filesystem::path events_directory() const {
+    if (!tensorboard) return {};
+    return logging_dir.empty() ? out : logging_dir;
+  }
 };
 
 /// The rules by their names as flags.
@@ -75,13 +81,19 @@ std::vector<std::pair<std::string, OptimizerKind>> optimizer_choices();
 /// Declares the flags; `options` must outlive the parsing.
 void add_train_flags(CLI::App& app, TrainOptions& options);
 
+/// Fills options.settings once `command`, which has the flags, is parsed: every flag as the command
+/// line or the configuration has it, else its default, and by their keys what only the
+/// configuration says.
+void keep_settings(const CLI::App& command, TrainOptions& options);
+
 /// Everything that can be refused without reading a model or data: files that are missing, an
 /// output that holds something, flags that contradict each other. Changes nothing. @throws
 /// UsageError
 void check(const TrainOptions& options);
 
 /// Makes per_device_train_batch_size x gradient_accumulation_steps x ranks what --train_batch_size
-/// says, if it says anything: derives what a configuration left open, as DeepSpeed.
+/// says, if it says anything: derives what a configuration left open, as DeepSpeed. Also in the
+/// settings.
 /// @throws UsageError with the product if it is another
 void settle_batch(TrainOptions& options, int ranks);
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 
@@ -38,6 +40,7 @@ class ConfigFlag : public testing::Test {
     add(app, options);
     std::ranges::reverse(arguments);
     app.parse(arguments);
+    if constexpr (std::is_same_v<Options, TrainOptions>) keep_settings(app, options);
     return options;
   }
 
@@ -50,6 +53,14 @@ class ConfigFlag : public testing::Test {
       EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
       EXPECT_NE(std::string(error.what()).find("ds.json: "), std::string::npos) << error.what();
     }
+  }
+
+  /// What run.json has of the flag or key; nothing if there is no such thing.
+  std::string kept(const std::string& name) const {
+    for (const auto& [flag, value] : train_.settings) {
+      if (flag == name) return value;
+    }
+    return "nothing";
   }
 
   test::TemporaryDirectory directory_;
@@ -150,6 +161,81 @@ TEST_F(ConfigFlag, DerivesWhatIsMissingFromTheTrainBatchSize) {
   EXPECT_THROW(settle_batch(options, 4), UsageError);
 }
 
+TEST_F(ConfigFlag, KeepsWhatFlagsAndFileSayTogether) {
+  train(R"({
+    "train_batch_size": 32, "gradient_clipping": 0.5, "bf16": {"enabled": "auto"},
+    "optimizer": {"type": "AdamW", "params": {"lr": 3e-5, "betas": [0.8, 0.95]}},
+    "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": 1e-6, "warmup_num_steps": 5}},
+    "zero_optimization": {"offload_param": {"device": "cpu"},
+                          "offload_optimizer": {"device": "nvme", "nvme_path": "/nvme"}},
+    "aio": {"queue_depth": 16},
+    "strata": {"max-steps": 20, "trace": true, "eval_data": ["a", "b"]}})",
+        {"--seed", "7", "--place", "gradients=swap", "--per_device_train_batch_size", "2"});
+  settle_batch(train_, 4);
+  const std::pair<const char*, const char*> kept_settings[] = {
+      {"--model", "m"},
+      {"--config", (directory_ / "ds.json").c_str()},
+      {"--seed", "7"},
+      {"--train_batch_size", "32"},
+      {"--per_device_train_batch_size", "2"},
+      {"--gradient_accumulation_steps", "4"},
+      {"--max_grad_norm", "0.5"},
+      {"--compute", "bf16"},
+      {"--optim", "adamw"},
+      {"--learning_rate", "3e-05"},
+      {"--adam_beta1", "0.8"},
+      {"--adam_beta2", "0.95"},
+      {"--adam_epsilon", "1e-08"},
+      {"--lr_scheduler_type", "WarmupLR"},
+      {"--warmup_steps", "5"},
+      {"--stage", "0"},
+      {"--swap", "/nvme"},
+      {"--place", "gradients=swap hi=dram lo=swap m=swap v=swap"},
+      {"--max_steps", "20"},
+      {"--trace", "true"},
+      {"--eval_data", "a b"},
+      {"scheduler.params.warmup_min_lr", "1e-06"},
+      {"aio.queue_depth", "16"},
+      {"aio.block_size", "nothing"},
+  };
+  for (const auto& [name, value] : kept_settings) EXPECT_EQ(kept(name), value) << name;
+}
+
+TEST_F(ConfigFlag, SendsTensorBoardWhereTheFileSays) {
+  EXPECT_EQ(train(R"({"train_batch_size": 8})").events_directory(), "o");
+  EXPECT_EQ(train(R"({"tensorboard": {"enabled": false, "job_name": "x"}})").events_directory(),
+            "");
+  EXPECT_EQ(train(R"({"tensorboard": {"job_name": "x"}})").events_directory(), "")
+      << "off, as in DeepSpeed";
+  EXPECT_EQ(train(R"({"tensorboard": {"job_name": "x"}})", {"--report_to", "tensorboard"})
+                .events_directory(),
+            "o");
+  EXPECT_EQ(train(R"({"tensorboard": {"enabled": true}})").events_directory(), "o");
+  EXPECT_EQ(train(R"({"tensorboard": {"enabled": true, "output_path": "logs/",
+                                      "job_name": "run-3"}})")
+                .events_directory(),
+            "logs/run-3");
+  EXPECT_EQ(train(R"({"tensorboard": {"enabled": true, "output_path": "logs"}})",
+                  {"--logging_dir", "logs/DeepSpeedJobName"})
+                .events_directory(),
+            "logs/DeepSpeedJobName");
+  EXPECT_EQ(kept("--logging_dir"), "logs/DeepSpeedJobName");
+  EXPECT_EQ(
+      train(R"({"tensorboard": {"enabled": "auto", "job_name": "run"}})", {"--report_to", "none"})
+          .events_directory(),
+      "");
+  EXPECT_EQ(train(R"({"tensorboard": {"enabled": "auto", "job_name": "run"}})").events_directory(),
+            "run");
+  EXPECT_TRUE(ignored_warning(train_.config).empty());
+  expect_refused(R"({"tensorboard": {"enabled": true}})", {"--report_to", "none"},
+                 "tensorboard.enabled: true contradicts --report_to none");
+  expect_refused(R"({"tensorboard": {"enabled": true, "output_path": "a"}})",
+                 {"--logging_dir", "b"}, "contradicts --logging_dir b");
+  expect_refused(R"({"tensorboard": {"enabled": true, "output_path": 3}})", {},
+                 "tensorboard.output_path: 3 is not a string");
+  expect_refused(R"({"tensorboard": true})", {}, "tensorboard: true is not an object");
+}
+
 TEST_F(ConfigFlag, TakesEqualValuesHoweverTheyAreWritten) {
   const TrainOptions& options = train(
       R"({"optimizer": {"type": "AdamW", "params": {"lr": 0.0001}},
@@ -184,6 +270,8 @@ TEST_F(ConfigFlag, RefusesWhatAFlagWouldRefuseByKey) {
                  "use \"bf16\": {\"enabled\": true} instead of \"fp16\"");
   expect_refused(R"({"strata": {"dramm": "1GiB"}})", {},
                  "strata.dramm: there is no flag --dramm; did you mean dram?");
+  expect_refused(R"({"lerning_rate": 1e-4})", {},
+                 "lerning_rate: there is no such key; did you mean strata.learning_rate?");
   expect_refused(R"({"strata": {"dram": "much"}})", {}, "strata.dram: --dram: \"much\"");
   expect_refused(R"({"strata": {"dram": ["1", "2"]}})", {}, "strata.dram: ");
   expect_refused(R"({"strata": {"config": "x"}})", {}, "there is no flag --config");

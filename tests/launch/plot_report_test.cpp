@@ -66,12 +66,12 @@ TEST(RunSummary, AddsUpARun) {
 TEST(RunRecord, LeavesWhatAReportNeeds) {
   const test::TemporaryDirectory directory;
   {
-    RunRecord record(directory.path(), true, description());
+    RunRecord record(directory.path(), directory / "curves/of/it", description());
     record.write(step(1, 1, "read"));
     record.write(EvaluationMetrics{.step = 1, .loss = 9, .tokens = 10});
   }
   int event_files = 0;
-  for (const auto& entry : fs::directory_iterator(directory.path())) {
+  for (const auto& entry : fs::directory_iterator(directory / "curves/of/it")) {
     event_files += entry.path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
   }
   EXPECT_EQ(event_files, 1);
