@@ -72,10 +72,23 @@ json parse_json_object(std::string_view text, const std::string& path, int max_d
       return guard(depth, event, value);
     });
   } catch (const json::exception& cause) {
-    throw FormatError(fmt::format("{}: not valid JSON: {:.200}", path, cause.what()));
+    throw FormatError(fmt::format("{}: not valid JSON: {}", path, describe_json_fault(cause)));
   }
   if (!document.is_object()) throw FormatError(path + ": not a JSON object");
   return document;
+}
+
+std::string describe_json_fault(const json::exception& cause) {
+  constexpr std::string_view kPlace = "parse error at ";
+  std::string_view what = cause.what();
+  what.remove_prefix(what.find("] ") + 2);  // the name of the exception
+  if (what.starts_with(kPlace)) what.remove_prefix(kPlace.size());
+  std::string text;
+  for (const char c : what.substr(0, 200)) {
+    const bool printable = c >= ' ' && c <= '~';
+    text += printable ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  return text;
 }
 
 void write_json_file(const std::filesystem::path& file, const json& value) {

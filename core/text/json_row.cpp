@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_file.h"
 
 namespace strata {
 namespace {
@@ -97,7 +98,10 @@ class RowSax final : public nlohmann::json_sax<json> {
   }
 
   bool parse_error(std::size_t, const std::string&, const json::exception& cause) override {
-    throw FormatError(fmt::format("{}: not valid JSON: {:.200}", where_, cause.what()));
+    std::string fault = describe_json_fault(cause);
+    constexpr std::string_view kLine = "line 1, ";  // of the row, which `where` names
+    if (fault.starts_with(kLine)) fault.erase(0, kLine.size());
+    throw FormatError(fmt::format("{}: not valid JSON: {}", where_, fault));
   }
 
  private:

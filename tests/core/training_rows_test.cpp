@@ -168,7 +168,8 @@ TEST_F(Rows, ThatAreNoGoodJsonAreRefused) {
   refuses(RowForm::kText, R"("text")", {"not a JSON object"});
   refuses(RowForm::kText, R"({"text": "a")", {"not valid JSON"});
   refuses(RowForm::kText, R"({"text": "a"} {})", {"not valid JSON"});
-  refuses(RowForm::kText, "{\"text\": \"a\xff\"}", {"not valid JSON"});
+  refuses(RowForm::kText, "{\"text\": \"a\xff\"}",
+          {"not valid JSON: column 12: syntax error", "last read: '\"a\\xff'"});
   refuses(RowForm::kText, std::string("{\"text\": \"a\"}\0", 14), {"zero byte"});
   refuses(RowForm::kText, R"({"text": "\ud800"})", {"not valid JSON"});
   refuses(RowForm::kText, R"({"text": "a", "x": )" + std::string(100'000, '['),
