@@ -28,12 +28,25 @@ const char* name_of(DataForm form) {
   return "tokens";
 }
 
+/// Archives, tables and tokens of other programs are not learned as if they were prose.
+void expect_text(const ReadableFile& bytes, const DataFile& file, bool looks_like_tokens) {
+  constexpr std::uint64_t kExamined = 64 << 10;
+  const std::string begin = read_text(bytes, file.begin, std::min(file.end, kExamined));
+  if (begin.find('\0') == std::string::npos) return;
+  throw FormatError(fmt::format(
+      "{}: holds zero bytes, as no text does{}; read are texts in UTF-8, rows of JSON (.jsonl) and "
+      "token shards of llm.c (.bin): unpack or convert it",
+      bytes.path(), looks_like_tokens ? ", and begins with no magic number of llm.c" : ""));
+}
+
 DataForm form_of(const DataFile& file) {
   const std::string extension = file.path.extension().string();
   if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json") {
     return DataForm::kRows;
   }
-  if (extension == ".bin" && is_token_shard(ReadableFile(file.path))) return DataForm::kTokens;
+  const ReadableFile bytes(file.path);
+  if (extension == ".bin" && is_token_shard(bytes)) return DataForm::kTokens;
+  expect_text(bytes, file, extension == ".bin");
   return DataForm::kText;
 }
 

@@ -20,9 +20,12 @@ void DocumentPacker::add(const Document& document, bool starts) {
   expects(document.ids.size() == document.trained.size() && (starts || length_ == 0),
           "a document has a mark for every token, and is packed whole");
   std::size_t count = document.ids.size();
+  longest_ = std::max(longest_, static_cast<std::int64_t>(count));
   if (length_ > 0 && count > length_) {
     count = length_;
     ++cut_;
+    const auto predicted = std::span(document.trained).first(length_).subspan(1);
+    if (std::ranges::find(predicted, 1) == predicted.end()) ++cut_unlearned_;
   }
   fresh_.clear();
   for (std::size_t t = 0; t < count; ++t) {

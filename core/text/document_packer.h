@@ -30,9 +30,12 @@ class DocumentPacker {
   /// last sequence, too, has something behind it.
   void finish();
 
-  std::int64_t cut() const noexcept {
-    return cut_;
-  }  ///< documents that were longer than a sequence
+  /// Tokens of the longest document that came in one part.
+  std::int64_t longest() const noexcept { return longest_; }
+  /// Documents that were longer than a sequence they are packed into.
+  std::int64_t cut() const noexcept { return cut_; }
+  /// Those of them that have nothing to learn before the cut.
+  std::int64_t cut_unlearned() const noexcept { return cut_unlearned_; }
 
  private:
   using Tokens = std::vector<TrainingToken>;
@@ -44,7 +47,9 @@ class DocumentPacker {
   Sink sink_;
   std::vector<Tokens> open_;
   Tokens fresh_;
+  std::int64_t longest_ = 0;
   std::int64_t cut_ = 0;
+  std::int64_t cut_unlearned_ = 0;
 };
 
 }  // namespace strata

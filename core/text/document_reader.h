@@ -34,7 +34,8 @@ enum class DataForm : std::uint8_t {
 std::vector<DataFile> data_files(std::span<const std::filesystem::path> named);
 
 /// The form of all of them: .jsonl, .ndjson and .json hold rows, a .bin with the magic number of
-/// llm.c holds tokens, all else is text. @throws UsageError when they differ, FormatError, IoError
+/// llm.c holds tokens, all else is text. @throws UsageError when they differ; FormatError, also for
+/// a text that begins like no text; IoError
 DataForm data_form(std::span<const DataFile> files);
 
 /// Takes the last `fraction` of the bytes off `files`, from the next line on (the next character
@@ -58,7 +59,8 @@ class DocumentReader {
 std::unique_ptr<DocumentReader> make_text_reader(std::vector<DataFile> files,
                                                  const Tokenizer& tokenizer);
 
-/// The form of the first row that is not blank. @throws UsageError when there is none, FormatError
+/// The form of the first row that is not blank. @throws UsageError when there is none, or when the
+/// first row of another file has not what rows of that form need; FormatError
 RowForm first_row_form(std::span<const DataFile> files);
 
 /// Each line is a document. Pieces are taken in a shuffled order, so that what is near in a sorted
@@ -68,8 +70,10 @@ std::unique_ptr<DocumentReader> make_row_reader(std::vector<DataFile> files, Row
                                                 const ChatTemplate* chat,
                                                 const RowOptions& options);
 
-/// Token shards of llm.c; a document starts with the token that `end_of_document` names.
+/// Token shards of llm.c; a document starts with the token that `end_of_document` names. Ids from
+/// `vocabulary` on are refused.
 std::unique_ptr<DocumentReader> make_shard_reader(std::vector<DataFile> files,
-                                                  std::int32_t end_of_document);
+                                                  std::int32_t end_of_document,
+                                                  std::int64_t vocabulary);
 
 }  // namespace strata

@@ -25,14 +25,16 @@ void refuse_empty(std::span<const DataFile> files) {
 /// The recipe of files of one kind; chooses the chat template where there are conversations.
 TokenRecipe recipe_of(std::vector<DataFile> files, const DataOptions& options, TrainingData& data) {
   refuse_empty(files);
-  TokenRecipe recipe{.files = std::move(files), .row_options = options.rows};
+  TokenRecipe recipe{
+      .files = std::move(files), .row_options = options.rows, .vocabulary = options.vocabulary};
   recipe.form = data_form(recipe.files);
   if (recipe.form != DataForm::kRows) return recipe;
   recipe.rows = first_row_form(recipe.files);
   const bool talks = recipe.rows == RowForm::kMessages || recipe.rows == RowForm::kShareGpt;
   if (talks && !data.chat) data.chat = std::make_unique<ChatTemplate>(options.chat());
   if (talks) recipe.chat_template = data.chat->name();
-  if (recipe.rows != RowForm::kText) recipe.packed_length = options.sequence_length;
+  (recipe.rows == RowForm::kText ? recipe.split_length : recipe.packed_length) =
+      options.sequence_length;
   return recipe;
 }
 

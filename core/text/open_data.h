@@ -12,6 +12,7 @@
 #include "core/text/dataset.h"
 #include "core/text/document_reader.h"
 #include "core/text/tokenizer.h"
+#include "core/text/training_token.h"
 
 namespace strata {
 
@@ -21,6 +22,8 @@ struct DataOptions {
   /// Part of the bytes, at the end, that is never trained on, where no file to evaluate is named.
   double held_out = 0.05;
   RowOptions rows = {};
+  /// Of the model: token shards have no larger ids.
+  std::int64_t vocabulary = TrainingToken::kMostIds;
   /// A token sees its own document only. None: for rows, not for texts and token shards.
   std::optional<bool> reset_documents = {};
   std::filesystem::path cache =

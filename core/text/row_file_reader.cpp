@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -42,6 +43,30 @@ std::string row_at(const ReadableFile& bytes, std::uint64_t at, std::uint64_t en
     }
   }
   return row;
+}
+
+struct FirstRow {
+  std::string row;  ///< empty: there is none
+  std::string where;
+};
+
+/// The first that is not blank.
+FirstRow first_row(const ReadableFile& bytes, const DataFile& file) {
+  for (std::uint64_t at = file.begin; at < file.end;) {
+    std::string row = row_at(bytes, at, file.end);
+    if (is_blank(row)) {
+      at += row.size() + 1;
+      continue;
+    }
+    std::string where = line_name(bytes, at);
+    if (row[row.find_first_not_of(" \t\r")] == '[') {
+      throw FormatError(fmt::format(
+          "{}: a JSON array; rows are objects, one on each line: jq -c '.[]' {} > rows.jsonl",
+          where, bytes.path()));
+    }
+    return {std::move(row), std::move(where)};
+  }
+  return {};
 }
 
 class RowFileReader final : public DocumentReader {
@@ -106,22 +131,23 @@ class RowFileReader final : public DocumentReader {
 }  // namespace
 
 RowForm first_row_form(std::span<const DataFile> files) {
+  std::optional<RowForm> form;
+  std::string form_from;
   for (const DataFile& file : files) {
     const ReadableFile bytes(file.path);
-    for (std::uint64_t at = file.begin; at < file.end;) {
-      const std::string row = row_at(bytes, at, file.end);
-      if (!is_blank(row)) {
-        const std::string where = line_name(bytes, at);
-        if (row[row.find_first_not_of(" \t\r")] == '[') {
-          throw FormatError(fmt::format(
-              "{}: a JSON array; rows are objects, one on each line: jq -c '.[]' {} > rows.jsonl",
-              where, bytes.path()));
-        }
-        return detect_row_form(row, where);
-      }
-      at += row.size() + 1;
+    const auto [row, where] = first_row(bytes, file);
+    if (row.empty()) continue;
+    if (!form) {
+      form = detect_row_form(row, where);
+      form_from = bytes.path();
+    } else if (!has_row_form(row, *form, where)) {
+      throw UsageError(
+          fmt::format("{}: this row is {} and the rows of {} are {}; train on one "
+                      "form at a time",
+                      where, describe(detect_row_form(row, where)), form_from, describe(*form)));
     }
   }
+  if (form) return *form;
   throw UsageError(fmt::format("{}: there is no row in it", files.front().path.string()));
 }
 

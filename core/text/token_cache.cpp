@@ -80,7 +80,7 @@ std::unique_ptr<DocumentReader> make_reader(const TokenRecipe& recipe, const Tok
     case DataForm::kTokens:
       break;
   }
-  return make_shard_reader(recipe.files, tokenizer.end_of_document());
+  return make_shard_reader(recipe.files, tokenizer.end_of_document(), recipe.vocabulary);
 }
 
 /// Whether a process makes the entry.
@@ -108,6 +108,7 @@ std::unique_ptr<TokenSource> open_tokens(const TokenRecipe& recipe, const Tokeni
   TokenFileOptions options{.packed_length = recipe.packed_length,
                            .filler = tokenizer.end_of_document(),
                            .description = description_of(recipe, tokenizer),
+                           .split_length = recipe.split_length,
                            .warn = std::move(warn)};
   const fs::path directory = cache / "tokens" / hexadecimal(hash_text(options.description.dump()));
   json& names = options.description["names"] = json::array();

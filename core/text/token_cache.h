@@ -9,6 +9,7 @@
 
 #include "core/text/document_reader.h"
 #include "core/text/token_source.h"
+#include "core/text/training_token.h"
 
 namespace strata {
 
@@ -20,6 +21,8 @@ struct TokenRecipe {
   RowOptions row_options = {};
   std::string chat_template = {};  ///< its name, where rows are conversations
   std::int64_t packed_length = 0;  ///< as DocumentPacker takes it
+  std::int64_t split_length = 0;   ///< as TokenFileOptions has it; makes no other tokens
+  std::int64_t vocabulary = TrainingToken::kMostIds;  ///< of kTokens: larger ids are refused
 };
 
 /// The tokens of a recipe: from `cache` where they are kept, else made in the background and kept.
@@ -28,7 +31,7 @@ struct TokenRecipe {
 /// Kept tokens are found by content: of every file the hash of all bytes, over 64 MiB the size, the
 /// time of the last change and the hash of 64 samples; with the tokenizer and the recipe.
 /// @param tokenizer,chat used in the background: must outlive the source
-/// @param warn told about documents that were cut; any thread
+/// @param warn told about documents that were cut or are split; any thread
 /// @throws IoError if `cache` cannot be used
 std::unique_ptr<TokenSource> open_tokens(const TokenRecipe& recipe, const Tokenizer& tokenizer,
                                          const ChatTemplate* chat,

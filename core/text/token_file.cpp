@@ -21,6 +21,9 @@ namespace {
 constexpr const char* kTokens = "tokens.bin";
 constexpr const char* kLock = "lock";
 constexpr const char* kEntry = "entry.json";
+constexpr const char* kCut = "documents_cut";
+constexpr const char* kUnlearned = "documents_unlearned";
+constexpr const char* kLongest = "longest_document";
 constexpr std::size_t kMostEntryBytes = 16 << 20;
 constexpr int kEntryDepth = 8;
 constexpr std::size_t kBufferTokens = 256 << 10;
@@ -53,7 +56,7 @@ TokenFile::TokenFile(std::filesystem::path directory,
   if (complete()) {
     const auto entry = parse_json_object(read_text_file(path(kEntry), kMostEntryBytes),
                                          path(kEntry).string(), kEntryDepth);
-    warn_of(entry.value("documents_cut", std::int64_t{0}));
+    warn_of(entry);
   }
 }
 
@@ -119,11 +122,26 @@ void TokenFile::append(std::span<const TrainingToken> tokens) {
   }
 }
 
-void TokenFile::warn_of(std::int64_t documents_cut) const {
-  if (documents_cut == 0 || !options_.warn) return;
-  options_.warn(
+void TokenFile::warn_of(const nlohmann::json& entry) const {
+  if (!options_.warn) return;
+  const auto longest = entry.value(kLongest, std::int64_t{0});
+  if (options_.split_length > 0 && longest > options_.split_length) {
+    options_.warn(fmt::format(
+        "documents of up to {} tokens are longer than a sequence of {} and are split over several",
+        longest, options_.split_length));
+  }
+  const auto cut = entry.value(kCut, std::int64_t{0});
+  if (cut == 0) return;
+  std::string line =
       fmt::format("{} documents are longer than a sequence of {} tokens and are cut at its end",
-                  documents_cut, options_.packed_length));
+                  cut, options_.packed_length);
+  if (const auto unlearned = entry.value(kUnlearned, std::int64_t{0}); unlearned > 0) {
+    line += fmt::format(
+        "; nothing of {} of them is learned, whose prompts fill it: use a longer "
+        "--sequence_length",
+        unlearned);
+  }
+  options_.warn(line);
 }
 
 void TokenFile::tokenise() {
@@ -153,10 +171,12 @@ void TokenFile::tokenise() {
     if (fdatasync(tokens_) != 0) {
       throw IoError("cannot be made durable", path(kTokens).string(), 0, errno);
     }
-    warn_of(packer.cut());
     nlohmann::json entry = options_.description;
     entry["tokens"] = written_ / sizeof(TrainingToken);
-    entry["documents_cut"] = packer.cut();
+    entry[kCut] = packer.cut();
+    entry[kUnlearned] = packer.cut_unlearned();
+    entry[kLongest] = packer.longest();
+    warn_of(entry);
     write_json_file(path(kEntry), entry);
     flock(lock_, LOCK_UN);
   } catch (...) {

@@ -23,8 +23,9 @@ namespace strata {
 struct TokenFileOptions {
   std::int64_t packed_length = 0;  ///< as DocumentPacker takes it
   std::int32_t filler = 0;
-  nlohmann::json description;  ///< kept beside the tokens: what they were made of
-  /// Told when documents were cut. Any thread.
+  nlohmann::json description;     ///< kept beside the tokens: what they were made of
+  std::int64_t split_length = 0;  ///< of sequences that split longer documents; 0: do not tell
+  /// Told when documents were cut or are split. Any thread.
   std::function<void(const std::string&)> warn;
 };
 
@@ -52,7 +53,8 @@ class TokenFile final : public TokenSource {
   void lead_if_nobody_does();
   void tokenise();
   void append(std::span<const TrainingToken> tokens);
-  void warn_of(std::int64_t documents_cut) const;
+  /// What entry.json says of documents that did not fit.
+  void warn_of(const nlohmann::json& entry) const;
   std::filesystem::path path(const char* name) const { return directory_ / name; }
 
   std::filesystem::path directory_;

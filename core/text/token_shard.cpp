@@ -20,7 +20,6 @@ constexpr std::uint64_t kHeaderBytes = 1024;
 constexpr std::uint32_t kMagicOf16 = 20240520;
 constexpr std::uint32_t kMagicOf32 = 20240801;
 constexpr std::uint64_t kPieceBytes = 1 << 20;
-constexpr std::uint32_t kMostIds = std::uint32_t{1} << 30;
 
 struct Shard {
   std::uint64_t token_bytes = 0;
@@ -59,8 +58,8 @@ struct Part {
 
 class ShardReader final : public DocumentReader {
  public:
-  ShardReader(std::vector<DataFile> files, std::int32_t end_of_document)
-      : files_(std::move(files)), end_of_document_(end_of_document) {
+  ShardReader(std::vector<DataFile> files, std::int32_t end_of_document, std::int64_t vocabulary)
+      : files_(std::move(files)), end_of_document_(end_of_document), vocabulary_(vocabulary) {
     for (std::size_t f = 0; f < files_.size(); ++f) {
       const ReadableFile file(files_[f].path);
       const Shard shard = examine(file);
@@ -88,9 +87,11 @@ class ShardReader final : public DocumentReader {
     for (std::size_t at = 0; at + token_bytes <= bytes.size(); at += token_bytes) {
       std::uint32_t id = 0;
       std::memcpy(&id, bytes.data() + at, token_bytes);  // little-endian, as written
-      if (id >= kMostIds) {
-        throw FormatError(
-            fmt::format("{}: the token {} at byte {} is no id", file.path(), id, part.begin + at));
+      if (id >= vocabulary_) {
+        throw FormatError(fmt::format(
+            "{}: the token {} at byte {} is outside the model's vocabulary of {}; use shards that "
+            "the model's own tokenizer made",
+            file.path(), id, part.begin + at, vocabulary_));
       }
       if (static_cast<std::int32_t>(id) == end_of_document_) {
         flush(take, starts);
@@ -111,6 +112,7 @@ class ShardReader final : public DocumentReader {
 
   std::vector<DataFile> files_;
   std::int32_t end_of_document_;
+  std::int64_t vocabulary_;
   std::vector<Part> parts_;
   Document document_;
 };
@@ -128,8 +130,9 @@ std::uint64_t token_boundary(const ReadableFile& file, std::uint64_t offset) {
 }
 
 std::unique_ptr<DocumentReader> make_shard_reader(std::vector<DataFile> files,
-                                                  std::int32_t end_of_document) {
-  return std::make_unique<ShardReader>(std::move(files), end_of_document);
+                                                  std::int32_t end_of_document,
+                                                  std::int64_t vocabulary) {
+  return std::make_unique<ShardReader>(std::move(files), end_of_document, vocabulary);
 }
 
 }  // namespace strata

@@ -55,10 +55,14 @@ const Form& facts_of(RowForm form) { return *std::ranges::find(kForms, form, &Fo
 
 bool has(const JsonRow& row, const Need& need) { return (row.*need.field).kind != Kind::kMissing; }
 
+bool fits(const JsonRow& row, const Form& form) {
+  return has(row, form.first) && has(row, form.second);
+}
+
 /// The form that a row fits, or null.
 const Form* form_of(const JsonRow& row) {
-  const auto found = std::ranges::find_if(
-      kForms, [&](const Form& form) { return has(row, form.first) && has(row, form.second); });
+  const auto found =
+      std::ranges::find_if(kForms, [&](const Form& form) { return fits(row, form); });
   return found == kForms.end() ? nullptr : &*found;
 }
 
@@ -171,6 +175,10 @@ RowForm detect_row_form(std::string_view line, const std::string& where) {
   throw FormatError(fmt::format(
       "{}: has the fields of no kind of row that is known; rename its fields to one of {}", where,
       known));
+}
+
+bool has_row_form(std::string_view line, RowForm form, const std::string& where) {
+  return fits(parse_json_row(line, where), facts_of(form));
 }
 
 RowReader::RowReader(RowForm form, const Tokenizer& tokenizer, const ChatTemplate* chat_template,

@@ -38,6 +38,8 @@ std::string_view describe(RowForm form) noexcept;
 /// completion, instruction with output, text that it has.
 /// @param where "file.jsonl:1". @throws FormatError when it has none, or is not JSON
 RowForm detect_row_form(std::string_view line, const std::string& where);
+/// Whether a row has what rows of `form` need, whatever else it has. @throws FormatError if no JSON
+bool has_row_form(std::string_view line, RowForm form, const std::string& where);
 
 /// Turns rows of one form into tokens.
 ///

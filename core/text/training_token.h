@@ -8,6 +8,8 @@ namespace strata {
 /// starts with it, and whether it is learned.
 class TrainingToken {
  public:
+  static constexpr std::int32_t kMostIds = 1 << 30;  ///< ids are below
+
   TrainingToken() = default;
   TrainingToken(std::int32_t id, bool starts_document, bool trained)
       : word_(static_cast<std::uint32_t>(id) | (starts_document ? kStarts : 0u) |

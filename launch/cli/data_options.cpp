@@ -33,14 +33,15 @@ void add_data_flags(CLI::App& app, DataFlags& flags) {
            "keeps tokenised data; default: $XDG_CACHE_HOME/strata or ~/.cache/strata");
 }
 
-DataOptions make_data_options(const DataFlags& flags, const std::filesystem::path& model,
-                              const Tokenizer& tokenizer, std::int64_t sequence_length, Log& log) {
+DataOptions make_data_options(const DataFlags& flags, PretrainedModel& model,
+                              std::int64_t sequence_length, Log& log) {
   DataOptions options{.sequence_length = sequence_length,
                       .rows = {.train_on_inputs = flags.train_on_inputs},
+                      .vocabulary = model.config().vocab_size,
                       .reset_documents = flags.reset_documents,
                       .cache = flags.cache};
-  options.chat = [model, &tokenizer, name = flags.chat_template] {
-    return read_chat_template(model, tokenizer, name);
+  options.chat = [&model, name = flags.chat_template] {
+    return read_chat_template(model.directory(), model.tokenizer(), name);
   };
   options.warn = [&log](const std::string& line) { log.warn(line); };
   return options;

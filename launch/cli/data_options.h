@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/pretrained_model.h"
 #include "core/log.h"
 #include "core/text/open_data.h"
 
@@ -26,10 +27,10 @@ struct DataFlags {
 /// Declares the flags; `flags` must outlive the parsing.
 void add_data_flags(CLI::App& app, DataFlags& flags);
 
-/// The flags as open_data() takes them, for a model directory and its tokenizer, which must outlive
-/// the opened data. Warnings go to `log`.
-DataOptions make_data_options(const DataFlags& flags, const std::filesystem::path& model,
-                              const Tokenizer& tokenizer, std::int64_t sequence_length, Log& log);
+/// The flags as open_data() takes them, for a model from a directory, which must outlive the opened
+/// data, as its tokenizer must. Warnings go to `log`.
+DataOptions make_data_options(const DataFlags& flags, PretrainedModel& model,
+                              std::int64_t sequence_length, Log& log);
 
 /// Checks what can be checked without reading. @throws UsageError
 void check(const DataFlags& flags);

@@ -64,9 +64,9 @@ void print_result(const EvalOptions& options, const TrainingData& data,
 int evaluate(Runtime& runtime, const EvalOptions& options) {
   PretrainedModel source = load_pretrained(options.model);
   const std::int64_t length = chosen_sequence_length(options.sequence_length, source.config());
-  const TrainingData data = open_evaluation_data(
-      options.data.files, source.tokenizer(),
-      make_data_options(options.data, options.model, source.tokenizer(), length, runtime.log()));
+  const TrainingData data =
+      open_evaluation_data(options.data.files, source.tokenizer(),
+                           make_data_options(options.data, source, length, runtime.log()));
   const int ranks = runtime.communicator().size();
   const std::int64_t tokens = data.evaluation->wait_for(std::numeric_limits<std::int64_t>::max());
   const std::int64_t per_micro_batch = options.per_device_eval_batch_size * ranks * length;

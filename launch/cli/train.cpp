@@ -37,8 +37,8 @@ std::int64_t sequence_length(const TrainOptions& options, const ModelConfig& con
 }
 
 TrainingData load_data(const TrainOptions& options, PretrainedModel& source, Log& log) {
-  DataOptions data = make_data_options(options.data, options.model, source.tokenizer(),
-                                       sequence_length(options, source.config()), log);
+  DataOptions data =
+      make_data_options(options.data, source, sequence_length(options, source.config()), log);
   data.seed = static_cast<std::uint64_t>(options.seed);
   data.held_out = options.eval_fraction;
   return open_data(options.data.files, options.eval_data, source.tokenizer(), data);

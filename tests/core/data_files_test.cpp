@@ -65,6 +65,11 @@ TEST(DataFiles, RefuseWhatIsNoFileAndTwoForms) {
                     test::write_file(directory / "b.txt", "b")};
   test::expect_message<UsageError>([&] { data_form(data_files(mixed)); },
                                    {mixed[0].string(), "rows of JSON", "b.txt holds text"});
+  for (const char* name : {"a.parquet", "a.jsonl.gz", "tokens.bin"}) {
+    const auto binary = test::write_file(directory / name, std::string("\x1f\x8b\0\x07", 4));
+    test::expect_message<FormatError>([&] { data_form(data_files(Paths{binary})); },
+                                      {binary.string(), "zero bytes", "convert it"});
+  }
 }
 
 TEST(HoldOut, TakesTheLastBytesFromTheNextLineOn) {
@@ -151,6 +156,23 @@ TEST(RowReader, NamesTheLineOfARowThatIsWrong) {
                                     {array.string() + ":1", "array", "jq -c"});
 }
 
+TEST(RowReader, TakesFilesOfOneForm) {
+  const TemporaryDirectory directory;
+  const auto text = test::write_file(directory / "text.jsonl", "\n{\"text\":\"a\"}\n");
+  const auto both =
+      test::write_file(directory / "both.jsonl", R"({"text":"a","prompt":"b","completion":"c"})");
+  const auto answers = test::write_file(directory / "answers.jsonl",
+                                        "\n"
+                                        R"({"prompt":"b","completion":"c"})");
+  EXPECT_EQ(first_row_form(data_files(Paths{text, both})), RowForm::kText);
+  EXPECT_EQ(first_row_form(data_files(Paths{both, answers})), RowForm::kCompletion);
+  test::expect_message<UsageError>(
+      [&] {
+        first_row_form(data_files(Paths{text, answers}));
+      },
+      {answers.string() + ":2", "{\"prompt\",\"completion\"}", text.string(), "{\"text\"}"});
+}
+
 std::string shard(std::uint32_t magic, std::uint32_t version, std::uint32_t tokens,
                   std::size_t width, const Ids& ids) {
   std::string bytes(1024, '\0');
@@ -168,7 +190,7 @@ TEST(ShardReader, ReadsTheTokensOfLlmC) {
   for (const auto& path : {narrow, wide}) {
     auto files = data_files(Paths{path});
     EXPECT_EQ(data_form(files), DataForm::kTokens);
-    const auto documents = documents_of(*make_shard_reader(files, 50256));
+    const auto documents = documents_of(*make_shard_reader(files, 50256, 50257));
     ASSERT_EQ(documents.size(), 2u);
     EXPECT_EQ(documents[0].ids, (Ids{50256, 11, 12}));
     EXPECT_EQ(documents[1].ids, (Ids{50256, 13}));
@@ -176,11 +198,16 @@ TEST(ShardReader, ReadsTheTokensOfLlmC) {
   const auto text = test::write_file(directory / "c.bin", "only text");
   EXPECT_EQ(data_form(data_files(Paths{text})), DataForm::kText);
   const auto cut = test::write_file(directory / "d.bin", shard(20240520, 1, 6, 2, ids));
-  test::expect_message<FormatError>([&] { make_shard_reader(data_files(Paths{cut}), 50256); },
-                                    {cut.string(), "1034 bytes", "1036"});
+  test::expect_message<FormatError>(
+      [&] { make_shard_reader(data_files(Paths{cut}), 50256, 50257); },
+      {cut.string(), "1034 bytes", "1036"});
   const auto old = test::write_file(directory / "e.bin", shard(20240520, 2, 5, 2, ids));
-  test::expect_message<FormatError>([&] { make_shard_reader(data_files(Paths{old}), 50256); },
-                                    {old.string(), "version 2"});
+  test::expect_message<FormatError>(
+      [&] { make_shard_reader(data_files(Paths{old}), 50256, 50257); },
+      {old.string(), "version 2"});
+  test::expect_message<FormatError>(
+      [&] { documents_of(*make_shard_reader(data_files(Paths{narrow}), 50256, 50256)); },
+      {narrow.string(), "50256 at byte 1024", "vocabulary of 50256"});
 }
 
 /// Training and held-out data of files, in a cache of their own.
@@ -203,23 +230,42 @@ TEST(OpenData, CutsTextsEndToEndAndPacksAnswers) {
   Opened text(texts, {.sequence_length = 6, .held_out = 0.0});
   EXPECT_EQ(bytes_of(text.data.training->next({}).micro_batches[0].ids), "abc|de");
   EXPECT_FALSE(text.data.options.reset_documents);
+  text.data.training->sequences();
+  EXPECT_TRUE(text.warnings.empty());
   EXPECT_EQ(text.data.evaluation, nullptr);
 
   const Paths rows{test::write_file(directory / "r.jsonl",
                                     "{\"prompt\":\"ab\",\"completion\":\"c\"}\n"
                                     "{\"prompt\":\"d\",\"completion\":\"e\"}\n"
-                                    "{\"prompt\":\"0123456789\",\"completion\":\"0\"}\n")};
+                                    "{\"prompt\":\"0123456789\",\"completion\":\"0\"}\n"
+                                    "{\"prompt\":\"ABCDEF\",\"completion\":\"GHI\"}\n")};
   Opened packed(rows, {.sequence_length = 8, .held_out = 0.0});
   EXPECT_TRUE(packed.data.options.reset_documents);
-  EXPECT_EQ(packed.data.training->sequences(), 2);
+  EXPECT_EQ(packed.data.training->sequences(), 3);
   EXPECT_EQ(bytes_of(ids_of(packed.data.training->tokens())),
             "01234567"
+            "ABCDEFGH"
             "abc|de||"
             "|");
   ASSERT_EQ(packed.warnings.size(), 1u);
-  EXPECT_NE(packed.warnings[0].find("1 documents are longer than a sequence of 8"),
-            std::string::npos)
-      << packed.warnings[0];
+  EXPECT_EQ(packed.warnings[0],
+            "2 documents are longer than a sequence of 8 tokens and are cut at its end; nothing of "
+            "1 of them is learned, whose prompts fill it: use a longer --sequence_length");
+}
+
+TEST(OpenData, TellsOnceThatLongRowsOfTextAreSplit) {
+  const TemporaryDirectory directory;
+  const Paths rows{test::write_file(directory / "r.jsonl",
+                                    "{\"text\":\"0123456789\"}\n{\"text\":\"abcdef\"}\n"
+                                    "{\"text\":\"01234567\"}\n")};
+  Opened split(rows, {.sequence_length = 4, .held_out = 0.0});
+  EXPECT_EQ(split.data.training->sequences(), 6);
+  EXPECT_EQ(split.warnings,
+            (std::vector<std::string>{"documents of up to 11 tokens are longer than a sequence of "
+                                      "4 and are split over several"}));
+  Opened whole(rows, {.sequence_length = 11, .held_out = 0.0});
+  EXPECT_EQ(whole.data.training->sequences(), 2);
+  EXPECT_TRUE(whole.warnings.empty());
 }
 
 TEST(OpenData, KeepsWhatItTokenised) {

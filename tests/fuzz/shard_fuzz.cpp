@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/text/document_reader.h"
+#include "core/text/training_token.h"
 #include "tests/fuzz/targets.h"
 
 namespace strata::test {
@@ -33,7 +34,7 @@ class MemoryFile {
 
 void fuzz_shard(std::string_view input) try {
   const MemoryFile file(input);
-  const auto reader = make_shard_reader({{file.path(), 0, input.size()}}, 50256);
+  const auto reader = make_shard_reader({{file.path(), 0, input.size()}}, 50256, TrainingToken::kMostIds);
   std::size_t tokens = 0;
   for (std::int64_t piece = 0; piece < reader->pieces(); ++piece) {
     reader->read(piece, [&](const Document& document, bool) {
