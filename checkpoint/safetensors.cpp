@@ -95,7 +95,7 @@ std::filesystem::path weights_in(const std::filesystem::path& directory) {
   const bool pickle = holds("pytorch_model.bin") || holds("pytorch_model.bin.index.json");
   const std::string cause = fmt::format(
       "{}: has neither model.safetensors nor model.safetensors.index.json", directory.string());
-  if (!pickle) throw FormatError(cause);
+  if (!pickle) throw FormatError(cause + "; name the directory of a whole model");
   throw FormatError(
       fmt::format("{}; pytorch_model.bin is never opened here, because unpickling may run code; "
                   "convert it with: launch/convert-bin.py \"{}\"",

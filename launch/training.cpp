@@ -116,7 +116,9 @@ std::string step_line(const StepMetrics& m, std::int64_t total_steps) {
       m.step, total_steps, m.loss, m.grad_norm, m.learning_rate, m.tokens_per_second, 100 * m.mfu,
       format_traffic(static_cast<double>(m.swap_bytes_read)),
       format_traffic(static_cast<double>(m.swap_bytes_written)), m.bound_by, 100 * m.bound_fraction,
-      m.skipped ? ", skipped: gradients were not finite" : "");
+      !m.skipped         ? ""
+      : m.grad_norm == 0 ? ", skipped: no label counts"
+                         : ", skipped: gradients were not finite");
 }
 
 EvaluationReport evaluate_all(Trainer& trainer, const EvaluationPasses& passes) {

@@ -282,6 +282,13 @@ ModelConfig parse_config(std::string_view text, const std::string& path) {
 }
 
 ModelConfig read_config(const std::filesystem::path& file) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored)) {
+    throw FormatError(fmt::format(
+        "{}: is not there; name a model directory as transformers saves them, or make one with "
+        "strata init",
+        file.string()));
+  }
   return parse_config(read_text_file(file, kMaxConfigBytes), file.string());
 }
 

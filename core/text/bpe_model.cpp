@@ -66,8 +66,10 @@ BpeModel::BpeModel(const json& model, bool byte_level, const std::string& path)
     : byte_level_(byte_level) {
   const std::string type = model.value("type", "BPE");
   if (type != "BPE") {
-    throw FormatError(
-        fmt::format("{}: the tokenizer is a {:.40} model; supported is BPE", path, type));
+    throw FormatError(fmt::format(
+        "{}: the tokenizer is a {:.40} model; supported is BPE: use a model with such a "
+        "tokenizer",
+        path, type));
   }
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
     const json value = model.value(key, json());

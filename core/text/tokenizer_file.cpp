@@ -129,6 +129,13 @@ std::unique_ptr<Tokenizer> read_tokenizer(const fs::path& directory_or_file) {
     throw FormatError(
         fmt::format("{}: its tokenizer files do not fit: {}", directory.string(), error.what()));
   }
+  if (fs::exists(directory / "tokenizer.model")) {
+    throw UsageError(
+        fmt::format("{0}: tokenizer.model of SentencePiece is not read here; make tokenizer.json "
+                    "beside it with "
+                    "transformers: AutoTokenizer.from_pretrained(\"{0}\").save_pretrained(\"{0}\")",
+                    directory.string()));
+  }
   throw UsageError(fmt::format(
       "{}: is not there, nor are vocab.json and merges.txt, and without them the model cannot read "
       "text; add the tokenizer that it was trained with",

@@ -121,8 +121,8 @@ void check(const PlacementOptions& options) {
   }
   if (options.swap.empty() && puts_on_swap(options)) {
     throw UsageError(
-        "--place or --activations puts something on swap, but there is no --swap; name a "
-        "directory on a fast drive");
+        "--place or --activations puts something on swap, but there is no --swap (nvme_path of a "
+        "configuration); name a directory on a fast drive");
   }
   if (options.dram && *options.dram == 0) {
     throw UsageError(

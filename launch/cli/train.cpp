@@ -147,8 +147,6 @@ class TrainRun {
   int run() {
     Communicator& world = runtime_.communicator();
     const bool first = world.rank() == 0;
-    if (first) fs::create_directories(options_.out);
-    if (first) record_.emplace(options_.out, options_.events_directory(), description_);
     StepMetricsCollector collector(
         world, trainer_.useful_operations_per_step(),
         measure_product_rate(runtime_.device(), trainer_options_.placement.compute));
@@ -158,7 +156,9 @@ class TrainRun {
     Progress progress(runtime_.log(), "step", static_cast<std::uint64_t>(steps_),
                       !options_.no_progress);
     for (std::int64_t step = 1; step <= steps_; ++step) {
-      const StepMetrics metrics = collector.collect(trainer_.step(data_.training->next(shape())));
+      const Batch batch = data_.training->next(shape());
+      if (step == 1 && first) open_record();  // nothing is left of a run that cannot begin
+      const StepMetrics metrics = collector.collect(trainer_.step(batch));
       if (record_) record_->write(metrics);
       swap_read_ += metrics.swap_bytes_read;
       swap_written_ += metrics.swap_bytes_written;
@@ -181,6 +181,10 @@ class TrainRun {
   }
 
  private:
+  void open_record() {
+    fs::create_directories(options_.out);
+    record_.emplace(options_.out, options_.events_directory(), description_);
+  }
   PretrainedModel checked(PretrainedModel source) const {
     check_save_target(source.config(), options_.out, {.overwrite = options_.overwrite});
     source.freeze(options_.patterns);

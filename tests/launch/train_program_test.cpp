@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <fstream>
+#include <map>
 
 #include <nlohmann/json.hpp>
 
@@ -180,6 +182,50 @@ TEST_F(TrainProgram, SaysWhatIsWrongWithTheFiles) {
   expect_refused(train({}), {"100"});
   fs::remove(directory_ / "model/config.json");
   expect_refused(train({}), {"config.json"});
+}
+
+TEST_F(TrainProgram, SaysWhatIsWrongWithTheDataBeforeTheFirstStep) {
+  std::string rows;
+  for (int i = 0; i < 400; ++i) rows += "{\"text\": \"the quick brown fox jumps\"}\n";
+  write_file(directory_ / "last.jsonl", rows + "{\"txt\": \"a\"}\n");
+  expect_refused(train({"--data", path("last.jsonl")}), {"last.jsonl:401", "\"text\" is missing"});
+  write_file(directory_ / "answers.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
+  write_file(directory_ / "rows.jsonl", rows);
+  expect_refused(train({"--data", path("rows.jsonl"), path("answers.jsonl")}),
+                 {"answers.jsonl:1", "rows.jsonl", "one form"});
+  std::string shard(1024, '\0');
+  const std::uint32_t header[3] = {20240520, 1, 1000};
+  std::memcpy(shard.data(), header, sizeof(header));
+  for (int i = 0; i < 1000; ++i) shard += i == 900 ? "\xff\xff" : std::string("a\0", 2);
+  write_file(directory_ / "tokens.bin", shard);
+  expect_refused(train({"--data", path("tokens.bin")}), {"tokens.bin", "65535 at byte 2824"});
+}
+
+TEST_F(TrainProgram, KeepsTheSettingsOfAConfigurationAndSendsEventsWhereItSays) {
+  write_file(
+      directory_ / "ds.json",
+      nlohmann::json{{"train_micro_batch_size_per_gpu", 2},
+                     {"optimizer", {{"type", "AdamW"}, {"params", {{"lr", 1e-3}}}}},
+                     {"tensorboard",
+                      {{"enabled", true}, {"output_path", path("curves")}, {"job_name", "first"}}}}
+          .dump());
+  const Words command = train({"--config", path("ds.json"), "--max_steps", "2"});
+  const ProgramResult result = test::run_program(command);
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_EQ(event_files(), 0);
+  EXPECT_EQ(std::distance(fs::directory_iterator(path("curves/first")), {}), 1);
+  std::map<std::string, std::string> settings;
+  const auto run = nlohmann::json::parse(read_file(directory_ / "out/run.json"));
+  for (const auto& setting : run.at("settings")) {
+    settings[setting[0]] = setting[1];
+  }
+  EXPECT_EQ(settings["--learning_rate"], "0.001");
+  EXPECT_EQ(settings["--compute"], "fp32");
+  EXPECT_EQ(settings["--train_batch_size"], "2");
+  EXPECT_EQ(settings["--logging_dir"], path("curves/first"));
+  EXPECT_EQ(settings["--seed"], "42");
+  fs::remove_all(directory_ / "out");
+  expect_refused(command, {"--logging_dir", "curves/first", "--overwrite"});
 }
 
 TEST_F(TrainProgram, AMistakeOnAllRanksIsToldOnce) {
