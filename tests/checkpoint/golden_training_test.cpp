@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <utility>
@@ -98,9 +99,12 @@ TEST_P(GoldenTraining, StaysNearFp32InBf16ForTenSteps) {
   const Curve in_fp32 = train(golden, options, 1);
   options.placement.compute = Dtype::kBf16;
   const Curve in_bf16 = train(golden, options, 1);
+  double largest = 0;
   for (std::size_t step = 0; step < kSteps; ++step) {
     EXPECT_NEAR(in_bf16.losses[step], in_fp32.losses[step], 2e-2) << "step " << step;
+    largest = std::max(largest, std::abs(in_bf16.losses[step] - in_fp32.losses[step]));
   }
+  RecordProperty("difference", std::to_string(largest));
   EXPECT_NE(in_bf16.losses, in_fp32.losses) << "both computed in the same precision";
 }
 

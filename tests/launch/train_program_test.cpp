@@ -201,6 +201,20 @@ TEST_F(TrainProgram, SaysWhatIsWrongWithTheDataBeforeTheFirstStep) {
   expect_refused(train({"--data", path("tokens.bin")}), {"tokens.bin", "65535 at byte 2824"});
 }
 
+TEST_F(TrainProgram, SaysThatNothingIsLearnedOfPromptsThatFillTheSequence) {
+  std::string rows;
+  for (int i = 0; i < 50; ++i) {
+    rows += "{\"prompt\": \"" + std::string(40, 'q') + "\", \"completion\": \"a\"}\n";
+  }
+  write_file(directory_ / "long.jsonl", rows);
+  const ProgramResult result = test::run_program(
+      train({"--data", path("long.jsonl"), "--max_steps", "1", "--eval_fraction", "0"}));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_NE(result.errors.find("nothing of 50 of them is learned"), std::string::npos)
+      << result.errors;
+  EXPECT_NE(result.output.find("skipped: no label counts"), std::string::npos) << result.output;
+}
+
 TEST_F(TrainProgram, KeepsTheSettingsOfAConfigurationAndSendsEventsWhereItSays) {
   write_file(
       directory_ / "ds.json",
