@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <map>
 #include <type_traits>
@@ -16,33 +15,12 @@ namespace {
 constexpr std::size_t kMaxIndexBytes = 32 << 20;
 constexpr std::size_t kPieceBytes = 256 << 10;
 
-/// Value of an IEEE half: denormals are scaled as integers, infinity and NaN keep their payload.
-float half_to_float(std::uint16_t half) noexcept {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
-  const std::uint32_t exponent = (half >> 10) & 0x1fu;
-  const std::uint32_t fraction = half & 0x3ffu;
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
-  }
-  const std::uint32_t widened = exponent == 31 ? 255u : exponent + 112u;
-  return std::bit_cast<float>(sign | widened << 23 | fraction << 13);
-}
-
 template <typename Stored, typename Out>
 void widen(const std::byte* in, std::size_t count, Out* out) {
   for (std::size_t i = 0; i < count; ++i) {
     Stored value;
     std::memcpy(&value, in + i * sizeof value, sizeof value);
     out[i] = static_cast<Out>(value);
-  }
-}
-
-void widen_half(const std::byte* in, std::size_t count, float* out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    std::uint16_t half = 0;
-    std::memcpy(&half, in + i * sizeof half, sizeof half);
-    out[i] = half_to_float(half);
   }
 }
 
@@ -61,7 +39,7 @@ bool convert(Dtype dtype, const std::byte* in, std::size_t count, Out* out) {
         widen<bf16>(in, count, out);
         return true;
       case Dtype::kF16:
-        widen_half(in, count, out);
+        widen<f16>(in, count, out);
         return true;
       default:
         return false;

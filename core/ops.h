@@ -12,8 +12,8 @@ namespace strata {
 //   C channels   V vocabulary rows   B sequences   S tokens of one sequence (T = B S)
 //   H query heads   G key/value heads   D head size
 //
-// "compute" is fp32 or bf16, the same for every operand so marked in one call; sums are fp32 either
-// way.
+// "compute" is fp32, bf16 or fp16, the same for every operand so marked in one call; sums are fp32
+// in any case.
 
 enum class Activation : std::uint8_t { kGeluNew, kSilu, kRelu };
 
@@ -136,8 +136,8 @@ class Ops {
                                          Stream& stream) = 0;
   /// y = a + b, computed in fp32. y may be a or b.
   virtual void add(ConstTensorView a, ConstTensorView b, TensorView y, Stream& stream) = 0;
-  /// y = scale * x; converts between fp32 and bf16 (nearest, ties to even). x and y may be the same
-  /// memory when their dtypes are equal.
+  /// y = scale * x; converts between fp32, bf16 and fp16 (nearest, ties to even). x and y may be
+  /// the same memory when their dtypes are equal.
   virtual void convert(ConstTensorView x, float scale, TensorView y, Stream& stream) = 0;
   virtual void fill_zero(TensorView y, Stream& stream) = 0;
   /// y[T, C] = x / (1 - rate) where `dropout` keeps the element, else 0; its gradient is the same

@@ -95,6 +95,14 @@ void advance_bf16(std::int64_t numel, std::uint16_t* __restrict hi, std::int16_t
   advance<Decay::kDecoupled>(numel, hi, lo, m, v, gradient, c);
 }
 
+STRATA_MULTIVERSION
+void advance_fp16(std::int64_t numel, std::uint16_t* __restrict hi, std::int16_t* __restrict lo,
+                  float* __restrict m, float* __restrict v, const f16* __restrict gradient,
+                  const Coefficients c, Decay decay) {
+  if (decay == Decay::kL2) return advance<Decay::kL2>(numel, hi, lo, m, v, gradient, c);
+  advance<Decay::kDecoupled>(numel, hi, lo, m, v, gradient, c);
+}
+
 class Adam final : public UpdateRule {
  public:
   Adam(const AdamWOptions& options, Decay decay) : options_(options), decay_(decay) {}
@@ -124,6 +132,10 @@ class Adam final : public UpdateRule {
   static void run(std::int64_t numel, std::uint16_t* hi, std::int16_t* lo, float* m, float* v,
                   const bf16* gradient, const Coefficients& c, Decay decay) {
     advance_bf16(numel, hi, lo, m, v, gradient, c, decay);
+  }
+  static void run(std::int64_t numel, std::uint16_t* hi, std::int16_t* lo, float* m, float* v,
+                  const f16* gradient, const Coefficients& c, Decay decay) {
+    advance_fp16(numel, hi, lo, m, v, gradient, c, decay);
   }
 
   Coefficients coefficients(const UpdateStep& step, bool decay) const {

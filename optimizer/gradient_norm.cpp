@@ -44,8 +44,12 @@ double leaf_sum_fp32(const float* values, std::int64_t numel) { return leaf_sum(
 STRATA_MULTIVERSION
 double leaf_sum_bf16(const bf16* values, std::int64_t numel) { return leaf_sum(values, numel); }
 
+STRATA_MULTIVERSION
+double leaf_sum_fp16(const f16* values, std::int64_t numel) { return leaf_sum(values, numel); }
+
 double sum_leaf(const float* values, std::int64_t numel) { return leaf_sum_fp32(values, numel); }
 double sum_leaf(const bf16* values, std::int64_t numel) { return leaf_sum_bf16(values, numel); }
+double sum_leaf(const f16* values, std::int64_t numel) { return leaf_sum_fp16(values, numel); }
 
 template <typename Element>
 double add_leaves(double sum, const Element* values, std::int64_t numel, int threads) {

@@ -16,7 +16,7 @@ struct GradientNorm {
 };
 
 /// Adds elements [begin, begin + gradient.numel()) of a shard to the shard's `norm`; `begin` counts
-/// from the start of the shard. `gradient` is fp32 or bf16 in host memory and needs no alignment.
+/// from the start of the shard. `gradient` is fp32, bf16 or fp16 in host memory, unaligned.
 ///
 /// Every leaf of 65,536 shard elements is summed on its own and the leaves are added in ascending
 /// order. So if the chunks of a shard come in ascending order and are cut at multiples of

@@ -51,6 +51,9 @@ void advance_fp32(const Run<float>& run, const Coefficients& c) { advance(run, c
 STRATA_MULTIVERSION
 void advance_bf16(const Run<bf16>& run, const Coefficients& c) { advance(run, c); }
 
+STRATA_MULTIVERSION
+void advance_fp16(const Run<f16>& run, const Coefficients& c) { advance(run, c); }
+
 class Lion final : public UpdateRule {
  public:
   explicit Lion(const LionOptions& options) : options_(options) {}
@@ -76,6 +79,7 @@ class Lion final : public UpdateRule {
  private:
   static void advance_any(const Run<float>& run, const Coefficients& c) { advance_fp32(run, c); }
   static void advance_any(const Run<bf16>& run, const Coefficients& c) { advance_bf16(run, c); }
+  static void advance_any(const Run<f16>& run, const Coefficients& c) { advance_fp16(run, c); }
 
   Coefficients coefficients(const UpdateStep& step, bool decay) const {
     const double rate = step.learning_rate;

@@ -66,6 +66,11 @@ void advance_bf16(const Run<bf16>& run, const Coefficients& c, Momentum momentum
   advance(run, c, momentum);
 }
 
+STRATA_MULTIVERSION
+void advance_fp16(const Run<f16>& run, const Coefficients& c, Momentum momentum) {
+  advance(run, c, momentum);
+}
+
 class Sgd final : public UpdateRule {
  public:
   explicit Sgd(const SgdOptions& options) : options_(options) {}
@@ -99,6 +104,9 @@ class Sgd final : public UpdateRule {
   }
   static void advance_any(const Run<bf16>& run, const Coefficients& c, Momentum momentum) {
     advance_bf16(run, c, momentum);
+  }
+  static void advance_any(const Run<f16>& run, const Coefficients& c, Momentum momentum) {
+    advance_fp16(run, c, momentum);
   }
 
   Coefficients coefficients(const UpdateStep& step, bool decay) const {

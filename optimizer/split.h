@@ -3,6 +3,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "core/tensor.h"
+
 namespace strata {
 
 /// The lossless split of an fp32 master weight into the bf16 weight the model computes with and
@@ -38,6 +40,10 @@ struct SplitFloat {
   return std::bit_cast<float>((static_cast<std::uint32_t>(hi) << 16) + low);
 }
 
+/// Whether products of the dtype read `hi` as it lies: it is the bf16 weight. Those of another join
+/// both halves first.
+constexpr bool reads_hi(Dtype compute) noexcept { return compute == Dtype::kBf16; }
+
 /// hi[i], lo[i] = split(values[i]) for i in [0, numel). Nothing may overlap, nothing need be
 /// aligned beyond its type; runs on the caller's thread.
 void split(const float* values, std::int64_t numel, std::uint16_t* hi, std::int16_t* lo) noexcept;
@@ -45,5 +51,9 @@ void split(const float* values, std::int64_t numel, std::uint16_t* hi, std::int1
 /// values[i] = join(hi[i], lo[i]) for i in [0, numel), likewise.
 void join(const std::uint16_t* hi, const std::int16_t* lo, std::int64_t numel,
           float* values) noexcept;
+
+/// The weights of products that do not read `hi`: the masters in fp32, or rounded to fp16 (nearest,
+/// ties to even). @throws Error for another dtype
+void join(const std::uint16_t* hi, const std::int16_t* lo, TensorView values);
 
 }  // namespace strata

@@ -52,8 +52,9 @@ void check_update(const UpdateChunk& chunk, std::span<const UpdateSegment> segme
   expects(step.step >= 1, "an update needs a step of 1 or more");
   expects(threads >= 1, "an update needs at least one thread");
   expects(chunk.numel >= 0, "an update chunk has a negative number of elements");
-  expects(chunk.gradient_dtype == Dtype::kF32 || chunk.gradient_dtype == Dtype::kBf16,
-          "the gradient of an update is fp32 or bf16");
+  expects(chunk.gradient_dtype == Dtype::kF32 || chunk.gradient_dtype == Dtype::kBf16 ||
+              chunk.gradient_dtype == Dtype::kF16,
+          "the gradient of an update is fp32, bf16 or fp16");
   if (chunk.numel > 0) {
     expects(chunk.hi && chunk.lo && chunk.gradient, "an update chunk lacks hi, lo or its gradient");
     expects(chunk.m || !sections.m, "an update chunk lacks section m, which this rule uses");

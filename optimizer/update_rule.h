@@ -12,12 +12,12 @@ namespace strata {
 struct UpdateStep {
   std::int64_t step = 1;  ///< 1 for the first update: bias correction uses it
   float learning_rate = 0.0f;
-  float gradient_scale = 1.0f;  ///< on every gradient: the clip coefficient
+  float gradient_scale = 1.0f;  ///< on every gradient: clip coefficient / loss scale
 };
 
 /// One chunk of a shard's sections in host memory, all of `numel` elements. The fp32 master is
-/// (hi << 16) + lo (see optimizer/split.h). `gradient` is fp32 or bf16 and only read. `m` and `v`
-/// may be null where the rule does not use them.
+/// (hi << 16) + lo (see optimizer/split.h). `gradient` is fp32, bf16 or fp16 and only read. `m` and
+/// `v` may be null where the rule does not use them.
 struct UpdateChunk {
   std::int64_t numel = 0;
   std::uint16_t* hi = nullptr;

@@ -203,11 +203,15 @@ RunningSoftmax empty_softmax() {
 
 template void load_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
 template void load_rows(const bf16*, std::int64_t, std::int64_t, std::int64_t, float*);
+template void load_rows(const f16*, std::int64_t, std::int64_t, std::int64_t, float*);
 template void store_lanes(const float*, const float*, std::int64_t, std::int64_t, float*,
                           std::int64_t);
 template void store_lanes(const float*, const float*, std::int64_t, std::int64_t, bf16*,
                           std::int64_t);
+template void store_lanes(const float*, const float*, std::int64_t, std::int64_t, f16*,
+                          std::int64_t);
 template void store_rows(const float*, std::int64_t, std::int64_t, float*, std::int64_t);
 template void store_rows(const float*, std::int64_t, std::int64_t, bf16*, std::int64_t);
+template void store_rows(const float*, std::int64_t, std::int64_t, f16*, std::int64_t);
 
 }  // namespace strata::cpu

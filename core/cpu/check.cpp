@@ -26,9 +26,11 @@ void expect_shape(std::string_view operation, std::string_view operand, ConstTen
 }
 
 void expect_compute(std::string_view operation, std::string_view operand, ConstTensorView view) {
-  if (view.dtype() == Dtype::kF32 || view.dtype() == Dtype::kBf16) return;
+  for (const Dtype compute : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
+    if (view.dtype() == compute) return;
+  }
   throw Error(
-      fmt::format("{}: {} is {}, expected fp32 or bf16", operation, operand, describe(view)));
+      fmt::format("{}: {} is {}, expected fp32, bf16 or fp16", operation, operand, describe(view)));
 }
 
 void expect_compute_or_fp32(std::string_view operation, std::string_view operand,

@@ -13,7 +13,7 @@ void expect_tensor(std::string_view operation, std::string_view operand, ConstTe
 /// The same for the shape alone.
 void expect_shape(std::string_view operation, std::string_view operand, ConstTensorView view,
                   const Shape& shape);
-/// @throws Error unless the dtype is fp32 or bf16
+/// @throws Error unless the dtype is fp32, bf16 or fp16
 void expect_compute(std::string_view operation, std::string_view operand, ConstTensorView view);
 /// @throws Error unless the dtype is fp32 or `compute`
 void expect_compute_or_fp32(std::string_view operation, std::string_view operand,

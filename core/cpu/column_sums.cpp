@@ -23,5 +23,6 @@ void add_column_sums(const T* x, std::int64_t rows, std::int64_t columns, float*
 
 template void add_column_sums(const float*, std::int64_t, std::int64_t, float*);
 template void add_column_sums(const bf16*, std::int64_t, std::int64_t, float*);
+template void add_column_sums(const f16*, std::int64_t, std::int64_t, float*);
 
 }  // namespace strata::cpu

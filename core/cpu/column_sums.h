@@ -32,7 +32,7 @@ void add_column_terms(std::int64_t rows, std::int64_t columns, float* to, const 
   });
 }
 
-/// to[c] += sum over rows of x[row, c], T float or bf16; the same order, and nothing for nullptr.
+/// to[c] += sum over rows of x[row, c], T float, bf16 or f16; same order, and nothing for nullptr.
 template <typename T>
 void add_column_sums(const T* x, std::int64_t rows, std::int64_t columns, float* to);
 

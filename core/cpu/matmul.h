@@ -20,7 +20,7 @@ struct Product {
   std::int64_t m = 0;
   std::int64_t n = 0;
   std::int64_t k = 0;
-  Dtype compute = Dtype::kF32;  ///< of a, b and bias: fp32 or bf16; sums are fp32 either way
+  Dtype compute = Dtype::kF32;  ///< of a, b and bias: fp32, bf16 or fp16; sums are fp32 always
   Dtype output = Dtype::kF32;   ///< of c: compute or fp32
   bool accumulate = false;
   MatrixOperand a;
@@ -43,8 +43,8 @@ enum class OperandLayout : std::uint8_t { kPlain, kPacked };
 /// prints both layouts and the choice for the machine at hand.
 OperandLayout preferred_layout(bool b_transposed, std::int64_t m);
 
-/// Matrix products by oneDNN, with prepared kernels kept for the shapes seen last. Where this CPU
-/// has no bf16 kernel, bf16 operands are converted and multiplied in fp32.
+/// Matrix products by oneDNN, with prepared kernels kept for the shapes seen last. fp16 operands,
+/// and bf16 ones where this CPU has no bf16 kernel, are converted and multiplied in fp32.
 ///
 /// Uses OpenMP teams of omp_get_max_threads() threads. Thread-safe: products take turns. Scratch
 /// memory belongs to the object, grows to what the largest product so far needed, and is reused.

@@ -106,7 +106,8 @@ class Matmul::Implementation {
     if (product.m == 0 || product.n == 0) return;
     if (product.k == 0) {
       if (!product.accumulate) fill(product);
-    } else if (product.compute == Dtype::kBf16 && !bf16_works_) {
+    } else if (product.compute == Dtype::kF16 ||
+               (product.compute == Dtype::kBf16 && !bf16_works_)) {
       run_in_fp32(product);
     } else {
       try {
@@ -181,17 +182,22 @@ class Matmul::Implementation {
     return prepared_.front().second;
   }
 
-  /// Converts the operands to fp32 and, where c is bf16, rounds the fp32 product.
   void run_in_fp32(const Product& product) {
+    visit_compute_dtype(product.compute, [&]<typename T>(T) { run_in_fp32_from<T>(product); });
+  }
+
+  /// Converts the operands to fp32 and, where c is no fp32, rounds the fp32 product.
+  template <typename T>
+  void run_in_fp32_from(const Product& product) {
     const std::int64_t a = product.m * product.k;
     const std::int64_t b = product.k * product.n;
     const std::int64_t bias = product.bias != nullptr ? product.n : 0;
-    const std::int64_t c = product.output == Dtype::kBf16 ? product.m * product.n : 0;
+    const std::int64_t c = product.output != Dtype::kF32 ? product.m * product.n : 0;
     auto* to = static_cast<float*>(
         converted_.at_least(static_cast<std::size_t>(a + b + bias + c) * sizeof(float)));
-    convert_all<bf16, float>(product.a.data, to, a);
-    convert_all<bf16, float>(product.b.data, to + a, b);
-    convert_all<bf16, float>(product.bias, to + a + b, bias);
+    convert_all<T, float>(product.a.data, to, a);
+    convert_all<T, float>(product.b.data, to + a, b);
+    convert_all<T, float>(product.bias, to + a + b, bias);
     Product wide = product;
     wide.compute = wide.output = Dtype::kF32;
     wide.a.data = to;
@@ -199,7 +205,7 @@ class Matmul::Implementation {
     wide.bias = bias > 0 ? to + a + b : nullptr;
     wide.c = c > 0 ? to + a + b + bias : product.c;
     execute(wide, OperandLayout::kPlain);
-    convert_all<float, bf16>(wide.c, product.c, c);
+    convert_all<float, T>(wide.c, product.c, c);
   }
 
   std::mutex mutex_;

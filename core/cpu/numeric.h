@@ -14,6 +14,7 @@ namespace strata::cpu {
 [[gnu::always_inline]] inline float load(bf16 value) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
 }
+[[gnu::always_inline]] inline float load(f16 value) { return static_cast<float>(value); }
 [[gnu::always_inline]] inline void store(float& to, float value) { to = value; }
 /// The rounding of bf16(float), written without a branch.
 [[gnu::always_inline]] inline void store(bf16& to, float value) {
@@ -22,6 +23,7 @@ namespace strata::cpu {
   const std::uint32_t rounded = word + 0x7fffu + ((word >> 16) & 1u);
   to.bits = static_cast<std::uint16_t>((nan ? word | 0x00400000u : rounded) >> 16);
 }
+[[gnu::always_inline]] inline void store(f16& to, float value) { to = f16(value); }
 /// `value` as T would keep it.
 template <typename T>
 [[gnu::always_inline]] inline float round_to(float value) {

@@ -55,7 +55,7 @@ class ParameterTable {
 /// Everything is enqueued on one stream. Parameter gradients are added to ParameterTable::gradient.
 class Graph {
  public:
-  /// The arguments are borrowed and outlive the graph. `compute` is fp32 or bf16.
+  /// The arguments are borrowed and outlive the graph. `compute` is fp32, bf16 or fp16.
   /// @param randomness key of one block in one step, the same in all of its visits; none: nothing
   /// is dropped, as in evaluation
   Graph(Ops& ops, Stream& stream, Workspace& workspace, const ParameterTable& parameters,

@@ -258,7 +258,7 @@ TEST(Graph, LeavesFrozenParametersAloneAndTheOthersAsTheyWere) {
 TEST(Graph, ComputesTheSameBitsWithAndWithoutATape) {
   const Batch batch = batch_of(kVocabulary);
   const Model model = model_of_everything();
-  for (const Dtype compute : {Dtype::kF32, Dtype::kBf16}) {
+  for (const Dtype compute : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
     PlainModel plain(model, compute, random_parameters(3));
     const std::vector<float> without = plain.run(batch, 1.0f, false);
     EXPECT_EQ(plain.run(batch, 1.0f, true), without);

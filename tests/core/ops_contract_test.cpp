@@ -197,13 +197,12 @@ TEST_P(OpsContract, AddConvertAndFillZeroMatchElementByElement) {
     expect_close(y, sum, unit(dtype()) + 2 * kFloatUnit, 0.0, sum, "sum");
     ops().add(a.view(), b.view(), a.view(), stream());
     EXPECT_EQ(a.values(), y.values());
-    for (const bool wide : {false, true}) {
-      GuardedTensor to = wide ? fp32({count}) : GuardedTensor(Dtype::kBf16, {count});
+    for (const Dtype target : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
+      GuardedTensor to(target, {count}, GetParam().shifted);
       Doubles scaled = b.values();
       for (double& value : scaled) value *= 0.375;
       ops().convert(b.view(), 0.375f, to.view(), stream());
-      expect_close(to, scaled, unit(wide ? Dtype::kF32 : Dtype::kBf16) + 2 * kFloatUnit, 0.0,
-                   scaled, "converted");
+      expect_close(to, scaled, unit(target) + 2 * kFloatUnit, 0.0, scaled, "converted");
       ops().fill_zero(to.view(), stream());
       expect_close(to, Doubles(length(count)), 0.0, 0.0, Doubles(length(count)), "zeros");
     }

@@ -66,17 +66,26 @@ TEST(GradientNorm, DoesNotDependOnAlignmentOrPadding) {
   EXPECT_EQ(norm_of(padded, kNormLeaf, 1).sum_of_squares, want);
 }
 
-TEST(GradientNorm, ReadsBf16AsTheFloatsTheyStandFor) {
+template <typename T>
+class ShortGradientNorm : public testing::Test {};
+using ShortTypes = testing::Types<bf16, f16>;
+TYPED_TEST_SUITE(ShortGradientNorm, ShortTypes);
+
+TYPED_TEST(ShortGradientNorm, IsThatOfTheFloatsTheyStandFor) {
   const std::vector<float> values = normal(kNumel, 14);
-  std::vector<bf16> halves;
+  std::vector<TypeParam> halves;
   std::vector<float> rounded;
   for (const float value : values) {
     halves.emplace_back(value);
     rounded.push_back(static_cast<float>(halves.back()));
   }
   GradientNorm norm;
-  add_to_norm(norm, {halves.data(), Dtype::kBf16, {kNumel}}, 0, 1);
+  add_to_norm(norm, {halves.data(), dtype_of<TypeParam>, {kNumel}}, 0, 1);
   EXPECT_EQ(norm.sum_of_squares, norm_of(rounded, kNumel, 1).sum_of_squares);
+  EXPECT_TRUE(norm.finite);
+  halves[77777] = TypeParam(std::numeric_limits<float>::infinity());
+  add_to_norm(norm, {halves.data(), dtype_of<TypeParam>, {kNumel}}, 0, 1);
+  EXPECT_FALSE(norm.finite);
 }
 
 TEST(GradientNorm, FindsANonFiniteValueAnywhere) {
@@ -103,7 +112,7 @@ TEST(GradientNorm, RefusesChunksThatCutALeafAndOtherDtypes) {
   EXPECT_THROW(add_to_norm(norm, view(values, 0, 10), 10, 1), Error);
   EXPECT_THROW(add_to_norm(norm, view(values, 0, 10), -kNormLeaf, 1), Error);
   EXPECT_THROW(add_to_norm(norm, view(values, 0, 10), 0, 0), Error);
-  EXPECT_THROW(add_to_norm(norm, {values.data(), Dtype::kF16, {10}}, 0, 1), Error);
+  EXPECT_THROW(add_to_norm(norm, {values.data(), Dtype::kI32, {10}}, 0, 1), Error);
 }
 
 TEST(Clipping, ScalesGradientsAsTorchDoes) {

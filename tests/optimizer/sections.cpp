@@ -16,7 +16,8 @@ Sections::Sections(std::span<const float> weights)
       m(weights.size()),
       v(weights.size()),
       gradient_fp32(weights.size()),
-      gradient_bf16(weights.size()) {
+      gradient_bf16(weights.size()),
+      gradient_fp16(weights.size()) {
   split(weights.data(), numel(), hi.data(), lo.data());
 }
 
@@ -28,7 +29,10 @@ std::vector<float> Sections::weights() const {
 
 void Sections::set_gradient(std::span<const float> gradient) {
   gradient_fp32.assign(gradient.begin(), gradient.end());
-  for (std::size_t i = 0; i < gradient.size(); ++i) gradient_bf16[i] = bf16(gradient[i]);
+  for (std::size_t i = 0; i < gradient.size(); ++i) {
+    gradient_bf16[i] = bf16(gradient[i]);
+    gradient_fp16[i] = f16(gradient[i]);
+  }
 }
 
 UpdateChunk Sections::chunk(std::int64_t begin, std::int64_t end, Dtype gradient_dtype) {
@@ -41,6 +45,8 @@ UpdateChunk Sections::chunk(std::int64_t begin, std::int64_t end, Dtype gradient
   chunk.gradient_dtype = gradient_dtype;
   if (gradient_dtype == Dtype::kBf16) {
     chunk.gradient = gradient_bf16.data() + begin;
+  } else if (gradient_dtype == Dtype::kF16) {
+    chunk.gradient = gradient_fp16.data() + begin;
   } else {
     chunk.gradient = gradient_fp32.data() + begin;
   }

@@ -12,7 +12,7 @@
 
 namespace strata::test {
 
-/// The sections of a shard and a gradient in both dtypes, in memory of their own.
+/// The sections of a shard and a gradient in every dtype, in memory of their own.
 struct Sections {
   std::vector<std::uint16_t> hi;
   std::vector<std::int16_t> lo;
@@ -20,12 +20,13 @@ struct Sections {
   std::vector<float> v;
   std::vector<float> gradient_fp32;
   std::vector<bf16> gradient_bf16;
+  std::vector<f16> gradient_fp16;
 
   explicit Sections(std::span<const float> weights);
 
   std::int64_t numel() const { return static_cast<std::int64_t>(hi.size()); }
   std::vector<float> weights() const;
-  void set_gradient(std::span<const float> gradient);  ///< in both dtypes
+  void set_gradient(std::span<const float> gradient);  ///< in every dtype
   /// Elements [begin, end) as a chunk.
   UpdateChunk chunk(std::int64_t begin, std::int64_t end, Dtype gradient_dtype);
   /// The same bits in hi, lo, m and v.

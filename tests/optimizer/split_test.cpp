@@ -72,6 +72,23 @@ TEST(Split, HandlesAnyLengthAndAlignmentWithoutTouchingNeighbours) {
   }
 }
 
+TEST(Split, JoinsToFp32AndRoundsToFp16) {
+  const std::vector<float> masters{1.0f, -1.00048828125f, 1.00146484375f, 3.3e-6f, 65519.0f, 7e4f};
+  std::vector<std::uint16_t> hi(masters.size());
+  std::vector<std::int16_t> lo(masters.size());
+  const auto numel = static_cast<std::int64_t>(masters.size());
+  split(masters.data(), numel, hi.data(), lo.data());
+  std::vector<float> whole(masters.size());
+  join(hi.data(), lo.data(), {whole.data(), Dtype::kF32, {numel}});
+  EXPECT_EQ(whole, masters);
+  std::vector<f16> half(masters.size());
+  join(hi.data(), lo.data(), {half.data(), Dtype::kF16, {numel}});
+  for (std::size_t i = 0; i < masters.size(); ++i) EXPECT_EQ(half[i].bits, f16(masters[i]).bits);
+  EXPECT_EQ(static_cast<float>(half[1]), -1.0f) << "a tie goes to even, also where hi has it up";
+  EXPECT_THROW(join(hi.data(), lo.data(), {half.data(), Dtype::kBf16, {numel}}), Error)
+      << "hi is the bf16 weight, and its ties are others";
+}
+
 TEST(Split, RoundsFiniteWeightsToTheNearestBf16AndTiesAwayFromZero) {
   for (std::uint32_t bits = 0x00000001; bits < 0x7f7f8000u; bits += 9973) {
     const float value = float_of(bits);

@@ -59,7 +59,7 @@ class UpdateRuleContract : public testing::TestWithParam<NamedRule> {
 };
 
 TEST_P(UpdateRuleContract, AnyThreadCountGivesTheSameBits) {
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
     Sections want = sections();
     update(want.chunk(0, kNumel, dtype), segments_, 1);
     EXPECT_FALSE(want.same_state(sections()));
@@ -72,7 +72,7 @@ TEST_P(UpdateRuleContract, AnyThreadCountGivesTheSameBits) {
 }
 
 TEST_P(UpdateRuleContract, AnyChunkingInAnyOrderGivesTheSameBits) {
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
     Sections want = sections();
     update(want.chunk(0, kNumel, dtype), segments_);
     for (const std::int64_t size : {std::int64_t{7}, std::int64_t{4096}, std::int64_t{33333}}) {
@@ -87,7 +87,7 @@ TEST_P(UpdateRuleContract, AnyChunkingInAnyOrderGivesTheSameBits) {
 }
 
 TEST_P(UpdateRuleContract, AnyAlignmentAndLengthGivesTheSameBits) {
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
     for (std::int64_t numel = 0; numel <= 67; ++numel) {
       const std::vector<UpdateSegment> all{{0, numel, true}};
       Sections want = sections(80);
@@ -121,15 +121,18 @@ TEST_P(UpdateRuleContract, ElementsOutsideTheSegmentsAreLeftAlone) {
   EXPECT_TRUE(untouched.same_state(before));
 }
 
-TEST_P(UpdateRuleContract, ABf16GradientActsAsTheFloatItStandsFor) {
-  Sections want = sections();
-  for (std::size_t i = 0; i < want.gradient_fp32.size(); ++i) {
-    want.gradient_fp32[i] = static_cast<float>(want.gradient_bf16[i]);
+TEST_P(UpdateRuleContract, AShortGradientActsAsTheFloatItStandsFor) {
+  for (const Dtype dtype : {Dtype::kBf16, Dtype::kF16}) {
+    Sections want = sections();
+    for (std::size_t i = 0; i < want.gradient_fp32.size(); ++i) {
+      want.gradient_fp32[i] = dtype == Dtype::kBf16 ? static_cast<float>(want.gradient_bf16[i])
+                                                    : static_cast<float>(want.gradient_fp16[i]);
+    }
+    Sections got = want;
+    update(want.chunk(0, kNumel, Dtype::kF32), segments_);
+    update(got.chunk(0, kNumel, dtype), segments_);
+    EXPECT_TRUE(got.same_state(want)) << name(dtype);
   }
-  Sections got = want;
-  update(want.chunk(0, kNumel, Dtype::kF32), segments_);
-  update(got.chunk(0, kNumel, Dtype::kBf16), segments_);
-  EXPECT_TRUE(got.same_state(want));
 }
 
 TEST_P(UpdateRuleContract, TheScaleActsOnTheGradient) {
@@ -154,7 +157,7 @@ TEST_P(UpdateRuleContract, ABrokenPromiseIsAnErrorAndChangesNothing) {
   refuses({{5, 4, true}}, chunk, 1);
   refuses({{0, 100, true}}, chunk, 0);
   UpdateChunk broken = chunk;
-  broken.gradient_dtype = Dtype::kF16;
+  broken.gradient_dtype = Dtype::kI16;
   refuses({{0, 100, true}}, broken, 1);
   broken = chunk;
   broken.gradient = nullptr;

@@ -26,6 +26,7 @@ class GuardedTensor {
     set(values);
   }
 
+  Dtype dtype() const { return dtype_; }
   TensorView view() { return {memory_.data() + begin_, dtype_, shape_}; }
 
   /// Rounds the values to the dtype.
@@ -34,6 +35,7 @@ class GuardedTensor {
       std::byte* at = memory_.data() + begin_ + i * size_bytes(dtype_);
       if (dtype_ == Dtype::kF32) put(at, static_cast<float>(values[i]));
       if (dtype_ == Dtype::kBf16) put(at, bf16(static_cast<float>(values[i])));
+      if (dtype_ == Dtype::kF16) put(at, f16(static_cast<float>(values[i])));
       if (dtype_ == Dtype::kI32) put(at, static_cast<std::int32_t>(values[i]));
     }
   }
@@ -45,6 +47,7 @@ class GuardedTensor {
       if (dtype_ == Dtype::kF32) result[i] = static_cast<double>(get<float>(at));
       if (dtype_ == Dtype::kBf16)
         result[i] = static_cast<double>(static_cast<float>(get<bf16>(at)));
+      if (dtype_ == Dtype::kF16) result[i] = static_cast<double>(static_cast<float>(get<f16>(at)));
       if (dtype_ == Dtype::kI32) result[i] = static_cast<double>(get<std::int32_t>(at));
     }
     return result;

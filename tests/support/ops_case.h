@@ -16,7 +16,11 @@ namespace strata::test {
 constexpr double kFloatUnit = 0x1p-24;  ///< largest relative error of rounding to fp32
 
 /// Largest relative error of rounding to `dtype`.
-constexpr double unit(Dtype dtype) { return dtype == Dtype::kBf16 ? 0x1p-8 : kFloatUnit; }
+constexpr double unit(Dtype dtype) {
+  return dtype == Dtype::kBf16 ? 0x1p-8 : dtype == Dtype::kF16 ? 0x1p-11 : kFloatUnit;
+}
+/// Largest error of rounding a number too small for that.
+constexpr double least(Dtype dtype) { return dtype == Dtype::kF16 ? 0x1p-25 : 1e-37; }
 
 /// A fixture that runs operations of the CPU backend on one dtype, with tensors aligned or not.
 struct OpsCase {
@@ -53,7 +57,8 @@ class OpsContract : public testing::TestWithParam<OpsCase> {
 
 inline auto all_ops_cases() {
   return testing::Values(OpsCase{Dtype::kF32, false}, OpsCase{Dtype::kF32, true},
-                         OpsCase{Dtype::kBf16, false}, OpsCase{Dtype::kBf16, true});
+                         OpsCase{Dtype::kBf16, false}, OpsCase{Dtype::kBf16, true},
+                         OpsCase{Dtype::kF16, false}, OpsCase{Dtype::kF16, true});
 }
 inline std::string ops_case_name(const testing::TestParamInfo<OpsCase>& parameter) {
   return std::string(name(parameter.param.dtype)) + (parameter.param.shifted ? "Shifted" : "");
@@ -71,7 +76,8 @@ inline void expect_close(const GuardedTensor& got, const Doubles& expected, doub
   const Doubles values = got.values();
   ASSERT_EQ(values.size(), expected.size()) << what;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const double bound = relative * std::abs(expected[i]) + absolute_bound * magnitude[i] + 1e-37;
+    const double bound =
+        relative * std::abs(expected[i]) + absolute_bound * magnitude[i] + least(got.dtype());
     ASSERT_LE(std::abs(values[i] - expected[i]), bound)
         << what << ": element " << i << " is " << values[i] << ", expected " << expected[i];
   }

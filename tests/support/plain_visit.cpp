@@ -57,6 +57,8 @@ void PlainParameters::set_values(Parameter parameter, std::span<const float> val
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (compute_ == Dtype::kF32) {
       weight.as<float>()[i] = values[i];
+    } else if (compute_ == Dtype::kF16) {
+      weight.as<f16>()[i] = f16(values[i]);
     } else {
       weight.as<bf16>()[i].bits = split(values[i]).hi;
     }
@@ -210,8 +212,8 @@ std::vector<float> PlainModel::logits(int micro_batch) {
   const Value logits = head.logits(graph, graph.input(visit.input(micro_batch), false));
   std::vector<float> values(static_cast<std::size_t>(logits.view().numel()));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = compute_ == Dtype::kF32 ? logits.view().as<float>()[i]
-                                        : static_cast<float>(logits.view().as<bf16>()[i]);
+    visit_compute_dtype(
+        compute_, [&]<typename T>(T) { values[i] = static_cast<float>(logits.view().as<T>()[i]); });
   }
   return values;
 }
