@@ -25,13 +25,14 @@ bool is_borrowed(const Model& model, int block) {
 
 GradientPipeline::GradientPipeline(Device& device, Stream& compute, Communicator& shards,
                                    const Model& model, const Partition& partition,
-                                   ShardStore& store, std::span<std::byte> memory,
+                                   ShardStore& store, Dtype resting, std::span<std::byte> memory,
                                    std::span<std::byte> staging, LaneClock& clock)
     : device_(device),
       compute_(compute),
       shards_(shards),
       partition_(partition),
       store_(store),
+      resting_(resting),
       clock_(clock),
       memory_(memory.data()),
       slots_(memory),
@@ -89,12 +90,6 @@ std::size_t GradientPipeline::shared_bytes(const Model& model, const Partition& 
     if (is_borrowed(model, b)) bytes += fp32_bytes(partition.part(b).shard_numel());
   }
   return bytes;
-}
-
-Dtype GradientPipeline::resting_dtype() const {
-  const std::size_t bytes =
-      store_.layout().element_bytes[static_cast<std::size_t>(Section::kGradient)];
-  return bytes == 2 ? Dtype::kBf16 : Dtype::kF32;
 }
 
 GradientPipeline::Open GradientPipeline::open(int block, std::int64_t begin, std::int64_t numel) {
@@ -195,8 +190,7 @@ void GradientPipeline::take_piece(int block, ConstTensorView piece, std::int64_t
     add_to(piece, sum.flat(shard_begin, piece.numel()));
     return;
   }
-  const Dtype dtype = resting_dtype();
-  const TensorView section(assembly(block).memory().data(), dtype,
+  const TensorView section(assembly(block).memory().data(), resting_,
                            {partition_.part(block).shard_numel()});
   round_to(piece, section.flat(shard_begin, piece.numel()));
 }
@@ -206,7 +200,7 @@ void GradientPipeline::settle(int block) {
   const SectionKey key{block, Section::kGradient};
   auto lease = std::make_shared<Lease>(std::move(assembly(block)));
   assemblies_[b] = Lease();
-  const TensorView section(lease->memory().data(), resting_dtype(),
+  const TensorView section(lease->memory().data(), resting_,
                            {partition_.part(block).shard_numel()});
   const Buffer& shared = shared_[b];
   if (shared.bytes() > 0) {

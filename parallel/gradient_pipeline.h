@@ -22,11 +22,12 @@ namespace strata {
 /// makes `compute` wait until an earlier gradient has left the memory; nothing else waits.
 class GradientPipeline {
  public:
+  /// @param resting dtype of section gradient
   /// @param memory of the device, for accumulators: largest_bytes() at least; twice that overlaps
   /// @param staging host memory for gradients on their way to swap: staging_bytes() at least
   GradientPipeline(Device& device, Stream& compute, Communicator& shards, const Model& model,
-                   const Partition& partition, ShardStore& store, std::span<std::byte> memory,
-                   std::span<std::byte> staging, LaneClock& clock);
+                   const Partition& partition, ShardStore& store, Dtype resting,
+                   std::span<std::byte> memory, std::span<std::byte> staging, LaneClock& clock);
   ~GradientPipeline();
   GradientPipeline(const GradientPipeline&) = delete;
   GradientPipeline& operator=(const GradientPipeline&) = delete;
@@ -66,13 +67,13 @@ class GradientPipeline {
   void take_piece(int block, ConstTensorView piece, std::int64_t shard_begin);
   Lease& assembly(int block);
   void settle(int block);
-  Dtype resting_dtype() const;
 
   Device& device_;
   Stream& compute_;
   Communicator& shards_;
   const Partition& partition_;
   ShardStore& store_;
+  Dtype resting_;
   LaneClock& clock_;
   std::byte* memory_;
   SlotArena slots_;

@@ -19,10 +19,11 @@ struct MachineProfile {
   double gather = 0;   ///< bytes that all-gathers bring to the ranks of the node, together
   double reduce = 0;   ///< bytes of fp32 gradient that leave them in reduce-scatters, together
 
+  /// fp16 is multiplied in fp32, on CPUs.
   double products(Dtype compute) const {
-    return compute == Dtype::kF32 ? products_fp32 : products_bf16;
+    return compute == Dtype::kBf16 ? products_bf16 : products_fp32;
   }
-  double blocks(Dtype compute) const { return compute == Dtype::kF32 ? blocks_fp32 : blocks_bf16; }
+  double blocks(Dtype compute) const { return compute == Dtype::kBf16 ? blocks_bf16 : blocks_fp32; }
 };
 
 struct LoadedMachineProfile {

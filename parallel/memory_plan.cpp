@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/units.h"
+#include "optimizer/split.h"
 #include "parallel/gradient_pipeline.h"
 #include "parallel/parameter_streamer.h"
 
@@ -148,7 +149,7 @@ class Planner {
     plan_.gathered = 0;
   }
   bool can_compute_in_place() const {
-    return in_.partition.ranks() == 1 && place_.compute == Dtype::kBf16 && in_.host_accessible;
+    return in_.partition.ranks() == 1 && reads_hi(place_.compute) && in_.host_accessible;
   }
 
   /// All weights at once, where the memory for gathered blocks that this frees makes room for them.
@@ -274,7 +275,7 @@ class Planner {
       const double gathers = in_.plan.gathers(part);
       for (const Section section : kStateSections) {
         const bool weights =
-            section == Section::kHi || (section == Section::kLo && place_.compute == Dtype::kF32);
+            section == Section::kHi || (section == Section::kLo && !reads_hi(place_.compute));
         consider({part, section}, (weights ? gathers : 1) + 1);
       }
       consider({part, Section::kWeights}, gathers);  // never written
@@ -350,7 +351,7 @@ std::uint64_t smallest_dram(const MemoryPlanInput& input) { return Planner(input
 
 SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan) {
   SwapTraffic traffic;
-  const bool fp32 = input.placement.compute == Dtype::kF32;
+  const bool joins = !reads_hi(input.placement.compute);
   const bool lazy = input.placement.update == UpdateTiming::kLazy;
   std::vector<bool> gathered(static_cast<std::size_t>(input.partition.part_count()), false);
   const auto swapped = [&](int part, Section section) -> std::uint64_t {
@@ -363,10 +364,11 @@ SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan
     }
     const bool first = !gathered[static_cast<std::size_t>(part)];
     gathered[static_cast<std::size_t>(part)] = true;
-    // Kept weights stand in for hi, except that a lazy update of an fp32 block, which runs as it is
-    // gathered first, needs both halves, and that a fused one makes its next gather load it anew.
-    const bool kept = plan.keep_gathered && !(first && (fp32 || !lazy));
-    return kept ? 0 : swapped(part, Section::kHi) + (fp32 ? swapped(part, Section::kLo) : 0);
+    // Kept weights stand in for hi, except that a lazy update of a block whose halves are joined as
+    // it is gathered first needs both of them, and that a fused one makes its next gather load it
+    // anew.
+    const bool kept = plan.keep_gathered && !(first && (joins || !lazy));
+    return kept ? 0 : swapped(part, Section::kHi) + (joins ? swapped(part, Section::kLo) : 0);
   };
   for (const PlannedVisit& visit : input.plan.visits()) {
     const bool forward = visit.phase == Phase::kForward;
@@ -375,8 +377,8 @@ SwapTraffic predict_traffic(const MemoryPlanInput& input, const MemoryPlan& plan
     const int b = visit.block;
     for (const int part : visit.parts) read += weights(part);
     if (visit.updates_before || visit.updates_after) {
-      if (visit.updates_after && (fp32 || !visit.gathers)) read += swapped(b, Section::kHi);
-      if (!(fp32 && visit.updates_before)) read += swapped(b, Section::kLo);
+      if (visit.updates_after && (joins || !visit.gathers)) read += swapped(b, Section::kHi);
+      if (!(joins && visit.updates_before)) read += swapped(b, Section::kLo);
       read += swapped(b, Section::kM) + swapped(b, Section::kV) + swapped(b, Section::kGradient);
       for (const Section section : kStateSections) written += swapped(b, section);
     }

@@ -283,10 +283,10 @@ void ParameterStreamer::update_now(Visit& visit,
   job.decision = decision;
   job.gradient_at_rest = gradient_at_rest;
   job.sections_stored = stored_[static_cast<std::size_t>(part)];
-  // bf16 weights in the host's memory are hi, and become the new one. Kept weights are on the
-  // device only, and fp32 weights are of no use any more.
+  // Where products read hi, the weights in the host's memory are it, and become the new one. Kept
+  // weights are on the device only, and weights that were joined are of no use any more.
   const bool holds_hi =
-      own != visit.gathered_.end() && options_.compute == Dtype::kBf16 && !(copy_ && own->kept);
+      own != visit.gathered_.end() && reads_hi(options_.compute) && !(copy_ && own->kept);
   if (holds_hi) {
     job.weights = own->host_part;
     job.weights_loaded = true;

@@ -10,6 +10,11 @@ STRATA_MULTIVERSION void round_to_bf16(const float* __restrict from, std::int64_
   for (std::int64_t i = 0; i < numel; ++i) to[i] = bf16(from[i]);
 }
 
+STRATA_MULTIVERSION void round_to_f16(const float* __restrict from, std::int64_t numel,
+                                      f16* __restrict to) {
+  for (std::int64_t i = 0; i < numel; ++i) to[i] = f16(from[i]);
+}
+
 STRATA_MULTIVERSION void add(const float* __restrict from, std::int64_t numel,
                              float* __restrict sum) {
   for (std::int64_t i = 0; i < numel; ++i) sum[i] += from[i];
@@ -21,6 +26,8 @@ void round_to(ConstTensorView from, TensorView to) {
   expects(from.numel() == to.numel(), "rounding needs two tensors of equal size");
   if (to.dtype() == Dtype::kBf16) {
     round_to_bf16(from.as<float>(), from.numel(), to.as<bf16>());
+  } else if (to.dtype() == Dtype::kF16) {
+    round_to_f16(from.as<float>(), from.numel(), to.as<f16>());
   } else {
     std::copy_n(from.as<float>(), from.numel(), to.as<float>());
   }

@@ -4,8 +4,8 @@
 
 namespace strata {
 
-/// to[i] = from[i], fp32 to fp32 or bf16 (nearest, ties to even), in host memory on the caller's
-/// thread.
+/// to[i] = from[i], fp32 to fp32, bf16 or fp16 (nearest, ties to even), in host memory on the
+/// caller's thread.
 void round_to(ConstTensorView from, TensorView to);
 
 /// sum[i] += from[i], fp32, likewise.

@@ -1,15 +1,15 @@
 #include "parallel/shard_stretch.h"
 
-#include <cstring>
-
 #include "optimizer/split.h"
+#include "parallel/rounding.h"
 
 namespace strata {
 
 ShardStretch::ShardStretch(ShardStore& store, int part, Dtype compute, Dtype precision)
     : store_(store),
       weights_(store.layout().weights(part)),
-      whole_(weights_.section == Section::kWeights && compute == Dtype::kF32),
+      whole_(weights_.section == Section::kWeights && !reads_hi(compute)),
+      compute_(compute),
       lower_(weights_.section == Section::kHi && precision == Dtype::kF32) {}
 
 void ShardStretch::fetch(std::int64_t begin, std::int64_t numel) {
@@ -17,7 +17,11 @@ void ShardStretch::fetch(std::int64_t begin, std::int64_t numel) {
   for (const Lease& half : leases_) half.ready().wait();
   values_.resize(static_cast<std::size_t>(numel));
   if (whole_) {
-    std::memcpy(values_.data(), leases_[0].as<float>(), values_.size() * sizeof(float));
+    visit_compute_dtype(compute_, [&]<typename T>(T) {
+      for (std::size_t i = 0; i < values_.size(); ++i) {
+        values_[i] = static_cast<float>(leases_[0].as<T>()[i]);
+      }
+    });
   } else {
     join(leases_[0].as<std::uint16_t>(), low(), numel, values_.data());
   }
@@ -30,7 +34,8 @@ void ShardStretch::start(std::int64_t begin, std::int64_t numel) {
 
 void ShardStretch::store() {
   if (whole_) {
-    std::memcpy(leases_[0].as<float>(), values_.data(), values_.size() * sizeof(float));
+    const Shape shape{static_cast<std::int64_t>(values_.size())};
+    round_to({values_.data(), Dtype::kF32, shape}, {leases_[0].memory().data(), compute_, shape});
   } else {
     split(values_.data(), static_cast<std::int64_t>(values_.size()), leases_[0].as<std::uint16_t>(),
           low());

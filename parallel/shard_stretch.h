@@ -38,7 +38,8 @@ class ShardStretch {
 
   ShardStore& store_;
   SectionKey weights_;
-  bool whole_;  // fp32 in one piece
+  bool whole_;  // in one piece, of compute_
+  Dtype compute_;
   bool lower_;  // there is a lower half, and it is wanted
   Buffer buffer_ = allocate_host(kNumel * sizeof(float));
   std::vector<Lease> leases_;  // into buffer_, one after the other: weights, lower half

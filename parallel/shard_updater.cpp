@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "core/units.h"
-#include "optimizer/split.h"
 
 namespace strata {
 
@@ -68,8 +67,7 @@ std::size_t ShardUpdater::chunk_bytes(const ShardLayout& layout) {
 
 bool ShardUpdater::weights_stay(int part) const {
   return store_.resident(store_.layout().weights(part)) &&
-         (compute_ == Dtype::kBf16 || partition_.frozen(part) ||
-          store_.resident({part, Section::kLo}));
+         (one_section(part) || store_.resident({part, Section::kLo}));
 }
 
 TensorView ShardUpdater::resident_weights(int part) {
@@ -104,14 +102,13 @@ void ShardUpdater::load(const ShardJob& order) {
   for (const Event& event : order.weights_free) event.wait();
   order.sections_stored.wait();
   const std::span<const std::byte> hi = store_.memory(store_.layout().weights(order.part));
-  if (compute_ == Dtype::kBf16 || partition_.frozen(order.part)) {
+  if (one_section(order.part)) {
     std::memcpy(order.weights.data(), hi.data(), hi.size());
     return;
   }
   const std::span<const std::byte> lo = store_.memory({order.part, Section::kLo});
   join(reinterpret_cast<const std::uint16_t*>(hi.data()),
-       reinterpret_cast<const std::int16_t*>(lo.data()), order.weights.numel(),
-       order.weights.as<float>());
+       reinterpret_cast<const std::int16_t*>(lo.data()), order.weights);
 }
 
 void ShardUpdater::read(Job& job) {
@@ -168,8 +165,7 @@ void ShardUpdater::take_room(const Job& job, Chunk& chunk, std::size_t bytes) {
 }
 
 bool ShardUpdater::reads_in_place(const Job& job) const {
-  return !job.order.weights.empty() &&
-         (compute_ == Dtype::kBf16 || partition_.frozen(job.order.part));
+  return !job.order.weights.empty() && one_section(job.order.part);
 }
 
 void ShardUpdater::read_chunk(const Job& job, Chunk& chunk) {
@@ -264,7 +260,7 @@ void ShardUpdater::update_chunk(const Job& job, Chunk& chunk) {
   }
   if (joins) {
     join(chunk[Section::kHi].as<std::uint16_t>(), chunk[Section::kLo].as<std::int16_t>(),
-         chunk.numel, job.order.weights.flat(chunk.begin, chunk.numel).as<float>());
+         job.order.weights.flat(chunk.begin, chunk.numel));
   }
 }
 

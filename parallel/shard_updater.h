@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "optimizer/gradient_norm.h"
+#include "optimizer/split.h"
 #include "optimizer/update_rule.h"
 #include "parallel/lane_clock.h"
 #include "parallel/partition.h"
@@ -29,10 +30,10 @@ struct ShardJob {
   std::vector<Event> weights_free;
   /// An earlier job's update can be fetched.
   Event sections_stored;
-  /// Whether `weights` already holds hi, so that it is not read again (bf16 only).
+  /// Whether `weights` already holds hi, so that it is not read again (where products read it).
   bool weights_loaded = false;
-  /// What to update with; null: only weights are wanted, from hi (and lo for fp32), or as they are
-  /// where the part is frozen.
+  /// What to update with; null: only weights are wanted, from hi (and lo, unless products read hi),
+  /// or as they are where the part is frozen.
   std::shared_ptr<const StepDecision> decision;
   /// The shard's gradient is at rest: nothing reads it before, nor before the decision is known.
   Event gradient_at_rest;
@@ -60,7 +61,7 @@ class ShardUpdater {
 
   /// Whether the part's weights rest in DRAM, so that no update needs memory of a visit.
   bool weights_stay(int part) const;
-  /// The whole shard's bf16 weights where they rest. @pre bf16, weights_stay(part)
+  /// The whole shard's bf16 weights where they rest. @pre products read hi, weights_stay(part)
   TensorView resident_weights(int part);
 
   struct Submitted {
@@ -78,6 +79,8 @@ class ShardUpdater {
   void read_chunk(const Job& job, Chunk& chunk);
   void read_weights(const Job& job, Chunk& chunk);
   void take_room(const Job& job, Chunk& chunk, std::size_t bytes);
+  /// Whether the weights of a visit are a section as it lies, and not hi and lo joined.
+  bool one_section(int part) const { return reads_hi(compute_) || partition_.frozen(part); }
   /// Whether a chunk's weights are read straight into the job's memory.
   bool reads_in_place(const Job& job) const;
   /// What a section of a chunk takes from the pool: nothing where it stays in DRAM.

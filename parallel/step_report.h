@@ -6,12 +6,14 @@ namespace strata {
 
 /// What one optimizer step did. Sums are over all ranks, times are this rank's.
 struct StepReport {
-  std::int64_t step = 0;     ///< 1 for the first
-  double loss = 0;           ///< mean over counted labels
-  double gradient_norm = 0;  ///< global, before clipping
-  double learning_rate = 0;  ///< of this step's update
-  std::int64_t tokens = 0;   ///< that went through the model
-  bool skipped = false;      ///< no update: gradients were not finite, or no label counted
+  std::int64_t step = 0;           ///< 1 for the first
+  double loss = 0;                 ///< mean over counted labels
+  double gradient_norm = 0;        ///< global, unscaled, before clipping
+  double learning_rate = 0;        ///< of this step's update
+  std::int64_t tokens = 0;         ///< that went through the model
+  bool skipped = false;            ///< no update: gradients were not finite, or no label counted
+  std::int64_t skipped_steps = 0;  ///< so far, this one included
+  double loss_scale = 0;           ///< of this step; 0: its loss was not scaled
   double seconds = 0;
   std::uint64_t swap_bytes_read = 0;  ///< this rank's, while the step ran
   std::uint64_t swap_bytes_written = 0;

@@ -66,7 +66,7 @@ class GivingUp {
 };
 
 /// Gives the step's decision its content: what the update does, or that it is left out. A fused
-/// update is decided before its norm is known.
+/// update is decided before its norm is known. `norm` is unscaled, the gradients at rest are not.
 void decide(const Trainer::State& state, StepDecision& decision, double norm, bool finite) {
   const bool exact = state.options.clip == Clip::kExact;
   const double compared = state.options.clip == Clip::kPrevious ? state.last_norm : norm;
@@ -77,7 +77,7 @@ void decide(const Trainer::State& state, StepDecision& decision, double norm, bo
   decision.skip = update.skip;
   decision.step = {.step = state.updates_done + 1,
                    .learning_rate = state.options.schedule.at(state.updates_done),
-                   .gradient_scale = update.scale};
+                   .gradient_scale = static_cast<float>(update.scale / state.loss_scale())};
   decision.known.complete();
 }
 
@@ -98,7 +98,7 @@ double wait_for_reader(const Trainer::State& state) {
 }
 
 /// Visits of the backward phase: the last block's forward, loss and gradient, then all others.
-double run_backward(Trainer::State& state, float loss_scale,
+double run_backward(Trainer::State& state, double labels,
                     const std::shared_ptr<StepDecision>& fused) {
   double loss_sum = 0;
   const int size = state.plan.size();
@@ -111,7 +111,7 @@ double run_backward(Trainer::State& state, float loss_scale,
     if (index == state.plan.turn() && !fused) state.streamer.set_pending(state.open_decision);
     const int b = visit.planned().block;
     const TensorView dense = state.gradients.begin_dense(b);
-    TrainerVisit turn(state, visit, dense, loss_scale, true);
+    TrainerVisit turn(state, visit, dense, static_cast<float>(state.loss_scale() / labels), true);
     {
       const LaneClock::Span span(state.clock, LaneTime::kCompute, TraceLane::kCompute, "backward",
                                  b);
@@ -128,8 +128,8 @@ double run_backward(Trainer::State& state, float loss_scale,
   return loss_sum;
 }
 
-/// The global norm of the step's gradients, and whether all were finite; then nobody waits any
-/// longer.
+/// The global norm of the step's scaled gradients, and whether all were finite; then nobody waits
+/// any longer.
 GradientNorm settle_gradients(Trainer::State& state) {
   const GradientNorm own = state.gradients.collect();
   const double squares = state.shards.sum(own.finite ? own.sum_of_squares : 0.0);
@@ -161,6 +161,7 @@ StepReport Trainer::step(const Batch& input) {
   report.tokens = static_cast<std::int64_t>(world.sum(static_cast<double>(input.tokens())));
   if (labels == 0) {
     report.skipped = true;
+    report.skipped_steps = ++state.skipped_steps;
     report_times(begin, Totals(state), report);
     if (state.callback) state.callback(report);
     return report;
@@ -183,15 +184,14 @@ StepReport Trainer::step(const Batch& input) {
   state.run_forward(state.plan.size());
   const double cpu_turn = cpu_seconds();
   if (!lazy) report.seconds_read_beside = wait_for_reader(state);
-  const double loss_sum =
-      run_backward(state, static_cast<float>(1.0 / labels), lazy ? nullptr : decision);
+  const double loss_sum = run_backward(state, labels, lazy ? nullptr : decision);
   report.loss = world.sum(loss_sum) / labels;
   if (lazy) report.seconds_read_beside = wait_for_reader(state);
 
   const GradientNorm norm = settle_gradients(state);
   report.cpu_seconds_forward = cpu_turn - cpu_begin;
   report.cpu_seconds_backward = cpu_seconds() - cpu_turn;
-  report.gradient_norm = std::sqrt(norm.sum_of_squares);
+  report.gradient_norm = std::sqrt(norm.sum_of_squares) / state.loss_scale();
   report.skipped = !norm.finite;
   if (!lazy && report.skipped) {
     throw Error(
@@ -207,6 +207,13 @@ StepReport Trainer::step(const Batch& input) {
   if (!report.skipped) {
     ++state.updates_done;
     state.last_norm = report.gradient_norm;
+  } else {
+    ++state.skipped_steps;
+  }
+  report.skipped_steps = state.skipped_steps;
+  if (state.loss_scaler) {
+    report.loss_scale = state.loss_scale();
+    state.loss_scaler->finish_step(report.skipped);
   }
   report_times(begin, Totals(state), report);
   if (state.callback) state.callback(report);

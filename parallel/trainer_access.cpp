@@ -25,6 +25,16 @@ Overlap overlap(std::int64_t flat_begin, std::int64_t stretch, std::int64_t firs
   return {from - flat_begin, from - first, std::max<std::int64_t>(0, to - from)};
 }
 
+/// @throws UsageError if fp16 products would see an infinity in place of one of the values
+void expect_f16_range(Parameter parameter, std::span<const float> values) {
+  const auto large = std::ranges::find_if(values, exceeds_f16);
+  if (large == values.end()) return;
+  throw UsageError(fmt::format(
+      "{}: the value {} is beyond the range of fp16, which ends at 65504; use --compute "
+      "bf16",
+      parameter->name, *large));
+}
+
 }  // namespace
 
 ParameterSource random_parameters(std::uint64_t seed) {
@@ -35,9 +45,10 @@ ParameterSource random_parameters(std::uint64_t seed) {
 
 void Trainer::fill(const ParameterSource& source) {
   State& state = *state_;
+  const Dtype compute = state.options.placement.compute;
   for (int p = 0; p < state.partition.part_count(); ++p) {
     const BlockPartition& part = state.partition.part(p);
-    ShardStretch values(state.store, p, state.options.placement.compute);
+    ShardStretch values(state.store, p, compute);
     for_stretches(0, part.shard_numel(), [&](std::int64_t begin, std::int64_t numel) {
       const std::int64_t flat = state.shards.rank() * part.shard_numel() + begin;
       values.start(begin, numel);
@@ -45,9 +56,10 @@ void Trainer::fill(const ParameterSource& source) {
         const Overlap own =
             overlap(flat, numel, placement.offset, placement.offset + placement.numel);
         if (own.numel == 0) continue;
-        source(placement.parameter, own.in_range,
-               values.values().subspan(static_cast<std::size_t>(own.in_stretch),
-                                       static_cast<std::size_t>(own.numel)));
+        const std::span<float> piece = values.values().subspan(
+            static_cast<std::size_t>(own.in_stretch), static_cast<std::size_t>(own.numel));
+        source(placement.parameter, own.in_range, piece);
+        if (compute == Dtype::kF16) expect_f16_range(placement.parameter, piece);
       }
       values.store();
     });

@@ -10,6 +10,7 @@
 #include "core/dtype.h"
 #include "optimizer/adamw.h"
 #include "optimizer/lion.h"
+#include "optimizer/loss_scale.h"
 #include "optimizer/schedule.h"
 #include "optimizer/sgd.h"
 #include "parallel/block_costs.h"
@@ -29,7 +30,7 @@ struct PlacementRequest {
   std::optional<std::uint64_t>
       dram_bytes;  ///< of this rank, all buffers; none: as much as it takes
   std::optional<std::uint64_t> swap_bytes;  ///< of this rank at most; none: what the drives have
-  Dtype compute = Dtype::kBf16;             ///< kBf16 or kF32
+  Dtype compute = Dtype::kBf16;             ///< kBf16, kF32 or kF16
   bool residency = true;                    ///< false: only gradients and buffers stay in DRAM
   std::array<Place, kSectionCount> sections{};  ///< by Section, decided by hand
   Place activations = Place::kAuto;
@@ -56,8 +57,9 @@ struct TrainerOptions {
   bool decay_everywhere = false;  ///< weight decay on norms and biases too
   Schedule schedule = {};
   Clip clip = Clip::kExact;
-  double max_grad_norm = 1.0;  ///< 0: no clipping
-  std::uint64_t seed = 42;     ///< of the model's dropout; the same on every rank
+  double max_grad_norm = 1.0;        ///< 0: no clipping
+  LossScaleOptions loss_scale = {};  ///< of fp16
+  std::uint64_t seed = 42;           ///< of the model's dropout; the same on every rank
   PlacementRequest placement = {};
   IoEngineOptions io = {};
   /// Makes the engine that `io` describes; replace it to put another between trainer and drive.

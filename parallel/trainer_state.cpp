@@ -52,6 +52,11 @@ void check(const TrainerOptions& options) {
     throw UsageError(
         fmt::format("--stage {} is not a ZeRO stage; use 0, 1, 2 or 3", placement.stage));
   }
+  if (placement.update == UpdateTiming::kFused && placement.compute == Dtype::kF16) {
+    throw UsageError(
+        "--compute fp16 skips steps whose gradients overflow, which --update fused finds out too "
+        "late; use --update lazy, or --compute bf16");
+  }
   const bool clips = options.clip == Clip::kExact && options.max_grad_norm > 0;
   if (placement.update == UpdateTiming::kFused && clips) {
     throw UsageError(
@@ -131,7 +136,7 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
                device_piece(DevicePiece::kGathered),
                {weight_staging.data(), weight_staging.bytes()}, clock),
       gradients(given.device, *compute, shards, streamed, partition, store,
-                device_piece(DevicePiece::kGradients),
+                wanted.placement.compute, device_piece(DevicePiece::kGradients),
                 piece(host_memory, {memory.chunk_pool, memory.gradient_staging}, 1), clock),
       boundaries(make_boundaries()),
       reader(streamed, partition, store, wanted.placement.compute, shards,
@@ -149,6 +154,7 @@ Trainer::State::State(const Context& given, const Model& streamed, const Trainer
         "ZeRO stage 1 runs as stage 2: gradients are partitioned too, the bits are the same");
   }
   losses.reserve(boundary_gradients.size());
+  if (wanted.placement.compute == Dtype::kF16) loss_scaler.emplace(wanted.loss_scale);
   agree_on_plan();
 }
 

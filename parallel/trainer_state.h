@@ -55,6 +55,8 @@ struct Trainer::State {
   std::vector<double> losses;  // sums by micro-batch; the compute lane writes them, they never move
   std::int64_t steps = 0;
   std::int64_t updates_done = 0;
+  std::int64_t skipped_steps = 0;
+  std::optional<LossScaler> loss_scaler;  // of fp16
   double last_norm = 0;
   bool has_pending = false;
   bool draws = false;                           // random numbers: not in evaluation
@@ -62,6 +64,8 @@ struct Trainer::State {
   std::function<void(const StepReport&)> callback;
 
   void load_batch(const Batch& input);
+  /// Of the step that comes.
+  double loss_scale() const noexcept { return loss_scaler ? loss_scaler->scale() : 1.0; }
   /// After an exception: returns when the compute lane uses nothing of the caller's any more.
   void give_up() noexcept;
   int micro_batches() const noexcept { return static_cast<int>(batch.size()); }

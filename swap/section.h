@@ -11,12 +11,12 @@ namespace strata {
 /// One kind of state of a shard. All sections of a shard have one element per parameter. A frozen
 /// shard has kWeights only, any other the rest.
 enum class Section : std::uint8_t {
-  kHi,        ///< bf16: the compute weight, upper half of the fp32 master
+  kHi,        ///< bf16: the weight of bf16 products, upper half of the fp32 master
   kLo,        ///< int16: what hi lost; (hi << 16) + lo is the master
   kM,         ///< fp32: first moment, or momentum
   kV,         ///< fp32: second moment
-  kGradient,  ///< bf16 or fp32: the shard of the step's gradient, between backward and update
-  kWeights,   ///< bf16 or fp32: all there is of frozen parameters, read only
+  kGradient,  ///< compute dtype: the shard of the step's gradient, between backward and update
+  kWeights,   ///< compute dtype: all there is of frozen parameters, read only
 };
 /// What an update changes.
 inline constexpr std::array kStateSections{Section::kHi, Section::kLo, Section::kM, Section::kV};

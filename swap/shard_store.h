@@ -24,7 +24,7 @@ struct ShardLayout {
   bool is_frozen(int block) const {
     return !frozen.empty() && frozen.at(static_cast<std::size_t>(block));
   }
-  /// The section that a bf16 product reads.
+  /// The section that a bf16 product reads, and others too: with lo, unless frozen.
   SectionKey weights(int block) const {
     return {block, is_frozen(block) ? Section::kWeights : Section::kHi};
   }

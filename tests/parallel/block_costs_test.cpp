@@ -50,7 +50,7 @@ TEST(MeasureBlocks, PredictsTheWorkspaceOfRealVisitsToTheByte) {
         Measured{with_large_vocabulary(test::tiny_llama()), Trained::kTable},
         Measured{test::tiny_gpt2(true), Trained::kAll, kDropout},
         Measured{test::tiny_gpt2(true), Trained::kNorms, kDropout}}) {
-    for (const Dtype compute : {Dtype::kF32, Dtype::kBf16}) {
+    for (const Dtype compute : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
       SCOPED_TRACE(config.family + " in " + std::string(name(compute)) + ", " +
                    std::to_string(static_cast<int>(trained)));
       const Model model = model_of(config, trained, dropout);

@@ -31,7 +31,7 @@ class GradientPipelineTest : public testing::TestWithParam<bool> {
     });
     pipeline_ =
         std::make_unique<GradientPipeline>(*device_, *compute_, *self_, model_, partition_, *store_,
-                                           std::span(memory_.data(), memory_.bytes()),
+                                           Dtype::kBf16, std::span(memory_.data(), memory_.bytes()),
                                            std::span(staging_.data(), staging_.bytes()), clock_);
   }
   /// Sends a gradient of `value` everywhere for a block that is not tiled.

@@ -106,7 +106,7 @@ std::vector<Case> cases() {
   std::vector<Case> result;
   for (const bool tied : {false, true}) {
     for (const int ranks : {1, 3}) {
-      for (const Dtype compute : {Dtype::kBf16, Dtype::kF32}) {
+      for (const Dtype compute : {Dtype::kBf16, Dtype::kF32, Dtype::kF16}) {
         result.emplace_back(small_model(tied), ranks, compute);
       }
     }
@@ -115,7 +115,7 @@ std::vector<Case> cases() {
   result.emplace_back(large_model(), 1, Dtype::kBf16);
   for (const char* trained : {"norm", "layers.3.", "tokens", "head."}) {
     for (const int ranks : {1, 3}) {
-      for (const Dtype compute : {Dtype::kBf16, Dtype::kF32}) {
+      for (const Dtype compute : {Dtype::kBf16, Dtype::kF32, Dtype::kF16}) {
         result.emplace_back(frozen_model(small_model(true), trained), ranks, compute,
                             UpdateTiming::kLazy);
       }
@@ -236,7 +236,7 @@ TEST(MemoryPlan, ComputesFromResidentWeightsWhereNobodyElseHasAPart) {
 TEST(MemoryPlan, FrozenParametersHaveWeightsAndNothingElse) {
   const ModelConfig config = small_model(false);
   for (const int ranks : {1, 2}) {
-    for (const Dtype compute : {Dtype::kBf16, Dtype::kF32}) {
+    for (const Dtype compute : {Dtype::kBf16, Dtype::kF32, Dtype::kF16}) {
       Case whole(config, ranks, compute);
       Case norms(frozen_model(config, "norm"), ranks, compute, UpdateTiming::kLazy);
       const MemoryPlan all = whole.with(whole.everything());

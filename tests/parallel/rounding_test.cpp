@@ -41,6 +41,14 @@ TEST(Rounding, TakesTheNearestBf16AndTheEvenOneOfTwo) {
   EXPECT_TRUE(std::isnan(static_cast<float>(to.back()))) << "a NaN must stay one";
 }
 
+TEST(Rounding, TakesTheNearestFp16) {
+  std::vector<float> from{1.0f, 1.00048828125f, 1.00146484375f, -65520.0f, 3e-8f, 0x1p-24f};
+  std::vector<f16> to(from.size());
+  round_to(view(from), {to.data(), Dtype::kF16, {static_cast<std::int64_t>(to.size())}});
+  const std::vector<std::uint16_t> want{0x3c00, 0x3c00, 0x3c02, 0xfc00, 0x0001, 0x0001};
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(to[i].bits, want[i]) << i;
+}
+
 TEST(Rounding, CopiesFp32AsItIsAndAddsInFp32) {
   for (const std::size_t numel : {0u, 1u, 31u, 1003u}) {
     std::vector<float> from(numel);

@@ -150,6 +150,10 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Case{.name = "OneMicroBatch"}, Case{.name = "EightMicroBatches", .micro_batches = 8},
         Case{.name = "TiedTables", .tied = true}, Case{.name = "Fp32", .compute = Dtype::kF32},
+        Case{.name = "Fp16", .compute = Dtype::kF16},
+        Case{.name = "SpilledGradientsFp16", .compute = Dtype::kF16, .gradients = Place::kSwap},
+        Case{.name = "StageTwoFp16", .tied = true, .compute = Dtype::kF16, .stage = 2},
+        Case{.name = "FrozenBaseFp16", .compute = Dtype::kF16, .trains = "mlp.up"},
         Case{.name = "Fused", .tied = true, .update = UpdateTiming::kFused},
         Case{.name = "FusedFp32", .compute = Dtype::kF32, .update = UpdateTiming::kFused},
         Case{.name = "StageTwo", .stage = 2},

@@ -101,6 +101,7 @@ TEST_P(TrainerOnSeparateDevice, EveryStageAndTimingGivesTheSameBits) {
   options.clip = Clip::kNone;
   for (const int stage : {0, 2, 3}) {
     for (const UpdateTiming timing : {UpdateTiming::kLazy, UpdateTiming::kFused}) {
+      if (timing == UpdateTiming::kFused && GetParam() == Dtype::kF16) continue;  // is refused
       options.placement.stage = stage;
       options.placement.update = timing;
       const TrainingResult want = train(test::tiny_llama(), options, kSteps, 2);
@@ -132,7 +133,8 @@ TEST_P(TrainerOnSeparateDevice, AFailedTransferEndsTheRunWithItsCause) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Both, TrainerOnSeparateDevice, testing::Values(Dtype::kF32, Dtype::kBf16),
+INSTANTIATE_TEST_SUITE_P(All, TrainerOnSeparateDevice,
+                         testing::Values(Dtype::kF32, Dtype::kBf16, Dtype::kF16),
                          [](const auto& compute) { return std::string(name(compute.param)); });
 
 }  // namespace

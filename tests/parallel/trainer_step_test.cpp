@@ -100,6 +100,7 @@ TEST_P(TrainerStep, AGradientThatIsNotFiniteSkipsTheStepOnAllRanksAndChangesNoth
     trainer.write(kInjured, values);
     const StepReport skipped = rank.step(17);
     EXPECT_TRUE(skipped.skipped);
+    EXPECT_EQ(skipped.skipped_steps, 1);
     EXPECT_EQ(skipped.step, 3);
     EXPECT_EQ(trainer.steps_done(), 3);
     EXPECT_EQ(trainer.updates_done(), 2);
@@ -239,6 +240,7 @@ TEST_P(TrainerStep, RefusesBatchesOfAnotherShape) {
 std::vector<Setting> settings() {
   return {{.name = "OneInDram"},
           {.name = "OneStreamedBf16", .streams = true, .compute = Dtype::kBf16},
+          {.name = "OneStreamedFp16", .streams = true, .compute = Dtype::kF16},
           {.name = "ThreeStreamed", .ranks = 3, .streams = true},
           {.name = "ThreeInStageTwo", .ranks = 3, .streams = true, .stage = 2},
           {.name = "ThreeInStageTwoBf16",
@@ -246,6 +248,11 @@ std::vector<Setting> settings() {
            .streams = true,
            .stage = 2,
            .compute = Dtype::kBf16},
+          {.name = "TwoInStageTwoFp16",
+           .ranks = 2,
+           .streams = true,
+           .stage = 2,
+           .compute = Dtype::kF16},
           {.name = "ThreeReplicated", .ranks = 3, .streams = true, .stage = 0}};
 }
 INSTANTIATE_TEST_SUITE_P(All, TrainerStep, testing::ValuesIn(settings()),
