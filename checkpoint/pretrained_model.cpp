@@ -23,9 +23,8 @@ constexpr std::int64_t kPieceElements = 1 << 20;
 constexpr const char* kTokenizer = "tokenizer.json";
 
 Dtype dtype_in_file(SaveDtype dtype, const ModelConfig& config) {
-  if (dtype == SaveDtype::kBf16) return Dtype::kBf16;
-  const bool bf16_source = dtype == SaveDtype::kSource && config.weight_dtype == Dtype::kBf16;
-  return bf16_source ? Dtype::kBf16 : Dtype::kF32;
+  if (dtype == SaveDtype::kSource) return config.weight_dtype;
+  return dtype == SaveDtype::kBf16 ? Dtype::kBf16 : Dtype::kF32;
 }
 
 std::uint64_t bytes_in_file(const ModelConfig& config, const SaveOptions& options) {

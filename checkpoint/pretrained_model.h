@@ -61,7 +61,7 @@ PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed);
 
 /// How weights are written.
 enum class SaveDtype : std::uint8_t {
-  kSource,  ///< as the config says: fp32 or bf16; a fp16 model becomes fp32, which loses nothing
+  kSource,  ///< as the config says: fp32, bf16 or fp16 (rounded as fp16 training does)
   kF32,     ///< the masters, every bit
   kBf16,    ///< the weights that bf16 training computes with (optimizer/split.h: ties away from 0)
 };
@@ -89,7 +89,8 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
 /// fails, nothing is left behind. A failure of rank 0 is thrown there while other ranks wait for
 /// it: let it reach main(), which ends the job.
 /// @throws UsageError on all ranks if `out` is refused or the trainer's model is not the
-/// transformer of the config; IoError on rank 0
+/// transformer of the config, and on rank 0 if a value is beyond the range of fp16; IoError on rank
+/// 0
 void save_pretrained(const Context& context, Trainer& trainer, const PretrainedModel& source,
                      const std::filesystem::path& out, const SaveOptions& options = {});
 

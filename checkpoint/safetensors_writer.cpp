@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <type_traits>
 
 #include <nlohmann/json.hpp>
 
@@ -28,6 +29,21 @@ std::uint64_t bytes_of(const TensorDeclaration& tensor, Dtype dtype) {
   return bytes;
 }
 
+/// @throws Error unless weights are written in this dtype
+const char* dtype_name(Dtype dtype) {
+  if (dtype == Dtype::kF32) return "F32";
+  if (dtype == Dtype::kF16) return "F16";
+  expects(dtype == Dtype::kBf16, "weights are written as fp32, bf16 or fp16");
+  return "BF16";
+}
+
+[[noreturn]] void refuse_value(std::string_view tensor, float value) {
+  throw UsageError(
+      fmt::format("tensor {}: the value {} is beyond the range of fp16, which ends at 65504; save "
+                  "the model as fp32 or bf16 (torch_dtype in the config.json of its source)",
+                  in_quotes(tensor), value));
+}
+
 /// "model.safetensors", "model.safetensors.index.json" or "model-00001-of-00002.safetensors".
 bool is_weight_file(const std::string& name) {
   return name == kSingle || name == kIndex ||
@@ -49,8 +65,7 @@ std::vector<std::string> weight_files(const std::filesystem::path& directory) {
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path directory,
                                      std::vector<TensorDeclaration> tensors, Options options)
     : directory_(std::move(directory)), options_(options) {
-  expects(options.dtype == Dtype::kF32 || options.dtype == Dtype::kBf16,
-          "weights are written as fp32 or bf16");
+  dtype_name(options.dtype);
   expects(!tensors.empty(), "there are tensors to write");
   std::error_code cause;
   if (!std::filesystem::is_directory(directory_, cause)) {
@@ -92,7 +107,7 @@ void SafetensorsWriter::add_shard(std::span<const TensorDeclaration> tensors) {
   for (const TensorDeclaration* tensor : sorted) {
     const std::uint64_t begin = end;
     end += bytes_of(*tensor, options_.dtype);
-    header[tensor->name] = {{"dtype", options_.dtype == Dtype::kF32 ? "F32" : "BF16"},
+    header[tensor->name] = {{"dtype", dtype_name(options_.dtype)},
                             {"shape", tensor->shape},
                             {"data_offsets", {begin, end}}};
     const auto [placed, added] =
@@ -123,26 +138,31 @@ void SafetensorsWriter::name_shards() {
   }
 }
 
-void SafetensorsWriter::write(std::string_view name, std::span<const float> values) {
-  if (options_.dtype == Dtype::kF32) return append(name, std::as_bytes(values));
-  std::array<bf16, 32768> piece;
+/// Piece by piece, each value rounded once.
+template <typename Stored, typename Value>
+void SafetensorsWriter::append_as(std::string_view name, std::span<const Value> values) {
+  if constexpr (std::is_same_v<Stored, Value>) return append(name, std::as_bytes(values));
+  std::array<Stored, 32768> piece;
   while (!values.empty()) {
     const std::size_t now = std::min(values.size(), piece.size());
-    for (std::size_t i = 0; i < now; ++i) piece[i] = bf16(values[i]);
+    for (std::size_t i = 0; i < now; ++i) {
+      const auto value = static_cast<float>(values[i]);
+      if (std::is_same_v<Stored, f16> && exceeds_f16(value)) refuse_value(name, value);
+      piece[i] = Stored(value);
+    }
     append(name, std::as_bytes(std::span(piece).first(now)));
     values = values.subspan(now);
   }
 }
 
+void SafetensorsWriter::write(std::string_view name, std::span<const float> values) {
+  visit_compute_dtype(options_.dtype,
+                      [&]<typename Stored>(Stored) { append_as<Stored>(name, values); });
+}
+
 void SafetensorsWriter::write(std::string_view name, std::span<const bf16> values) {
-  if (options_.dtype == Dtype::kBf16) return append(name, std::as_bytes(values));
-  std::array<float, 32768> piece;
-  while (!values.empty()) {
-    const std::size_t now = std::min(values.size(), piece.size());
-    for (std::size_t i = 0; i < now; ++i) piece[i] = static_cast<float>(values[i]);
-    append(name, std::as_bytes(std::span(piece).first(now)));
-    values = values.subspan(now);
-  }
+  visit_compute_dtype(options_.dtype,
+                      [&]<typename Stored>(Stored) { append_as<Stored>(name, values); });
 }
 
 void SafetensorsWriter::append(std::string_view name, std::span<const std::byte> bytes) {

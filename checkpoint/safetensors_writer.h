@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/file.h"
 #include "core/dtype.h"
+#include "core/file.h"
 
 namespace strata {
 
@@ -30,7 +30,7 @@ struct TensorDeclaration {
 class SafetensorsWriter {
  public:
   struct Options {
-    Dtype dtype = Dtype::kF32;  ///< of every tensor: fp32 or bf16
+    Dtype dtype = Dtype::kF32;  ///< of every tensor: fp32, bf16 or fp16
     std::uint64_t max_shard_bytes = 5'000'000'000;
     bool overwrite = false;  ///< weights that lie in the directory are replaced at finish()
   };
@@ -40,8 +40,9 @@ class SafetensorsWriter {
   SafetensorsWriter(std::filesystem::path directory, std::vector<TensorDeclaration> tensors,
                     Options options);
 
-  /// The next elements of tensor `name`, rounded to nearest even for bf16. Blocks until the kernel
-  /// has them. @throws IoError; Error if the tensor was not declared or gets more than its elements
+  /// The next elements of tensor `name`, rounded to nearest even for bf16 and fp16. Blocks until
+  /// the kernel has them. @throws IoError; UsageError if fp16 has no room for a value; Error if the
+  /// tensor was not declared or gets more than its elements
   void write(std::string_view name, std::span<const float> values);
   void write(std::string_view name, std::span<const bf16> values);
 
@@ -67,6 +68,8 @@ class SafetensorsWriter {
   void place(const std::vector<TensorDeclaration>& tensors, std::uint64_t max_shard_bytes);
   void add_shard(std::span<const TensorDeclaration> tensors);
   void name_shards();
+  template <typename Stored, typename Value>
+  void append_as(std::string_view name, std::span<const Value> values);
   void append(std::string_view name, std::span<const std::byte> bytes);
   std::string index() const;
   void remove_stale() const;

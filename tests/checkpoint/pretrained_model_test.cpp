@@ -98,7 +98,7 @@ TEST(SavePretrained, RoundsToBf16AsTrainingDoes) {
 TEST(SavePretrained, KeepsTheDtypeOfTheSourceUnlessAsked) {
   for (const auto& [source, saved] : {std::pair{Dtype::kF32, Dtype::kF32},
                                       {Dtype::kBf16, Dtype::kBf16},
-                                      {Dtype::kF16, Dtype::kF32}}) {
+                                      {Dtype::kF16, Dtype::kF16}}) {
     ModelConfig config = golden("llama_tied").config();
     config.weight_dtype = source;
     const PretrainedModel model = init_pretrained(config, 3);
@@ -123,6 +123,39 @@ TEST(SavePretrained, KeepsTheDropoutOfTheSourceWhateverWasTrainedWith) {
     save_pretrained(context, trainer, model, directory / "out");
   });
   EXPECT_EQ(read_config(directory / "out/config.json").dropout, config.dropout);
+}
+
+TEST(SavePretrained, RoundsMastersOfAFp16ModelAndRefusesWhatIsBeyondItsRange) {
+  ModelConfig config = golden("gpt2_tied").config();  // has tensors that are assembled
+  config.weight_dtype = Dtype::kF16;
+  const PretrainedModel model = init_pretrained(config, 3);
+  const TemporaryDirectory directory;
+  const std::unique_ptr<Device> device = make_cpu_device(1);
+  const std::unique_ptr<Communicator> self = make_self_communicator();
+  Log log(1);
+  const Context context{*device, *self, log};
+  TrainerOptions options;
+  options.shape = {.micro_batches = 1, .sequences = 1, .sequence_length = 8};
+  options.placement.compute = Dtype::kF16;
+  Trainer trainer(context, model.model(), options, model.source());
+  save_pretrained(context, trainer, model, directory / "out");
+  const PretrainedReader saved(directory / "out");
+  EXPECT_STREQ(saved.weights().tensors().front().type->name, "F16");
+  for (const MappedParameter& mapped : saved.parameters()) {
+    std::vector<float> want = trainer.read(mapped.name);
+    for (float& value : want) value = static_cast<float>(f16(value));
+    std::vector<float> got(want.size());
+    saved.read(mapped.name, 0, static_cast<std::int64_t>(got.size()), got.data());
+    EXPECT_EQ(got, want) << mapped.name;
+  }
+  const std::string large = "layers.1.mlp.up.weight";
+  std::vector<float> values = trainer.read(large);
+  values[7] = 7e4f;
+  trainer.write(large, values);
+  test::expect_message<UsageError>(
+      [&] { save_pretrained(context, trainer, model, directory / "more"); },
+      {"tensor \"", "70000", "fp16"});
+  EXPECT_FALSE(fs::exists(directory / "more"));
 }
 
 TEST(SavePretrained, BringsTheTokenizerAlong) {

@@ -197,6 +197,24 @@ TEST(SafetensorsWriter, ConvertsBetweenFp32AndBf16) {
   EXPECT_EQ(out, (std::vector<float>{1.5f, -3.0f}));
 }
 
+TEST(SafetensorsWriter, RoundsToFp16AndRefusesWhatItHasNoRoomFor) {
+  const TemporaryDirectory directory;
+  const std::vector<float> values{1.0f, 1.00048828125f, 1.00146484375f, -65519.0f,
+                                  -std::numeric_limits<float>::infinity()};
+  SafetensorsWriter writer(directory.path(), {{"t", {6}}}, {.dtype = Dtype::kF16});
+  writer.write("t", values);
+  test::expect_message<UsageError>([&] { writer.write("t", std::vector<float>{65520.0f}); },
+                                   {"tensor \"t\": the value 65520", "fp16", "config.json"});
+  writer.write("t", std::vector<bf16>{bf16(0.5f)});
+  writer.finish();
+  const SafetensorsReader reader(directory.path());
+  EXPECT_STREQ(reader.at("t").type->name, "F16");
+  std::vector<float> out(6);
+  reader.read(reader.at("t"), 0, 6, out.data());
+  EXPECT_EQ(out, (std::vector<float>{1.0f, 1.0f, 1.001953125f, -65504.0f,
+                                     -std::numeric_limits<float>::infinity(), 0.5f}));
+}
+
 TEST(SafetensorsWriter, LeavesNothingBehindWhenItIsDropped) {
   const TemporaryDirectory directory;
   {
