@@ -36,6 +36,8 @@ struct StepMetrics {
   std::uint64_t rss_peak_bytes = 0;  ///< largest of the ranks, since the start
   std::optional<double> energy_joules = {};  ///< where the machine counts it
   bool skipped = false;                      ///< the update was not applied: non-finite gradients
+  std::int64_t skipped_steps = 0;            ///< so far, this one included
+  std::optional<double> loss_scale = {};     ///< where losses are scaled: with fp16
 };
 
 /// The loss on held-out tokens after a step, a row of metrics.jsonl of its own: "step", "eval_loss"

@@ -32,6 +32,8 @@ void visit_step_fields(Step& row, Visit&& visit) {
   visit("rss_peak_bytes", "memory/rss_peak_bytes", row.rss_peak_bytes);
   visit("energy_joules", "perf/energy_joules", row.energy_joules);
   visit("skipped", "train/skipped", row.skipped);
+  visit("skipped_steps", "train/skipped_steps", row.skipped_steps);
+  visit("loss_scale", "train/loss_scale", row.loss_scale);
 }
 
 /// The same for an evaluation.

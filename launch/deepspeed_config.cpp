@@ -159,9 +159,8 @@ class Reader {
     const Node bf16 = root_[root_["bf16"] ? "bf16" : "bfloat16"]["enabled"];
     const auto on = [](const Node& node) { return node && !node.automatic() && node.boolean(); };
     if (on(fp16) && on(bf16)) fp16.refuse("bf16.enabled is true as well; choose one of them");
+    if (on(fp16) || fp16.automatic()) read_loss_scale(root_["fp16"]);
     if (on(fp16)) return set(fp16, "--compute", {"fp16"});
-    std::erase_if(config_.ignored,  // the scaling of losses that are not scaled
-                  [](const std::string& key) { return key.starts_with("fp16."); });
     if (on(bf16)) return set(bf16, "--compute", {"bf16"});
     if (bf16.automatic() || fp16.automatic()) {
       return set(bf16.automatic() ? bf16 : fp16, "--compute", {});
@@ -169,6 +168,20 @@ class Reader {
     if (bf16) return set(bf16, "--compute", {"fp32"});
     if (fp16) return set(fp16, "--compute", {"fp32"});
     set_default("bf16.enabled", "--compute", "fp32");
+  }
+
+  void read_loss_scale(const Node& fp16) {
+    real_number(fp16["loss_scale"], "--loss_scale", Node::kAnyReal);
+    whole_number(fp16["initial_scale_power"], "--initial_scale_power", 0, 100);
+    whole_number(fp16["loss_scale_window"], "--loss_scale_window", 1);
+    whole_number(fp16["hysteresis"], "--hysteresis", 1);
+    real_number(fp16["min_loss_scale"], "--min_loss_scale", Node::kAnyReal);
+    const Node consecutive = fp16["consecutive_hysteresis"];
+    if (!consecutive) return;
+    set(consecutive, "--consecutive_hysteresis",
+        consecutive.automatic()
+            ? std::vector<std::string>()
+            : std::vector<std::string>{consecutive.boolean() ? "true" : "false"});
   }
 
   void read_optimizer(const Node& section) {

@@ -165,9 +165,15 @@ constexpr KnownKey kAio[] = {
 };
 
 constexpr KnownKey kFp16[] = {
-    {"enabled", kHonoured}, {"loss_scale"},          {"initial_scale_power"},
-    {"loss_scale_window"},  {"hysteresis"},          {"consecutive_hysteresis"},
-    {"min_loss_scale"},     {"auto_cast", kRefused}, {"fp16_master_weights_and_grads", kRefused},
+    {"enabled", kHonoured},
+    {"loss_scale", kHonoured},
+    {"initial_scale_power", kHonoured},
+    {"loss_scale_window", kHonoured},
+    {"hysteresis", kHonoured},
+    {"consecutive_hysteresis", kHonoured},
+    {"min_loss_scale", kHonoured},
+    {"auto_cast", kRefused},
+    {"fp16_master_weights_and_grads", kRefused},
 };
 
 constexpr KnownKey kBf16[] = {

@@ -80,7 +80,7 @@ void choose_cores(const RateInputs& inputs, KnownRates& rates) {
   const double node = inputs.ranks_per_node;
   const MachineProfile& machine = inputs.machine;
   const std::string matmul =
-      inputs.compute == Dtype::kF32 ? "strata bench matmul --compute fp32" : "strata bench matmul";
+      inputs.compute == Dtype::kBf16 ? "strata bench matmul" : "strata bench matmul --compute fp32";
   const double products = machine.products(inputs.compute);
   rates.step.operations = RateChoice("operations of a rank", false, matmul)
                               .from(Kind::kGiven, inputs.overrides.operations)

@@ -75,6 +75,8 @@ StepMetrics StepMetricsCollector::collect(const StepReport& report) {
   metrics.learning_rate = report.learning_rate;
   metrics.tokens = report.tokens;
   metrics.skipped = report.skipped;
+  metrics.skipped_steps = report.skipped_steps;
+  if (report.loss_scale > 0) metrics.loss_scale = report.loss_scale;
   StepReport slowest = report;
   for (const std::vector<std::byte>& other : communicator_.gather_bytes(bytes)) {
     RankReport rank;
@@ -110,15 +112,17 @@ StepMetrics StepMetricsCollector::collect(const StepReport& report) {
 }
 
 std::string step_line(const StepMetrics& m, std::int64_t total_steps) {
+  const std::string scale = m.loss_scale ? fmt::format(" scale {}", *m.loss_scale) : "";
+  const char* reason = m.grad_norm == 0 ? "no label counts" : "gradients were not finite";
+  const std::string skipped =
+      m.skipped ? fmt::format(", skipped: {} ({} so far)", reason, m.skipped_steps) : "";
   return fmt::format(
-      "step {}/{} loss {:.4f} norm {:.3f} lr {:.3e} {:.0f} tok/s MFU {:.0f}% swap {} in {} out, "
+      "step {}/{} loss {:.4f} norm {:.3f}{} lr {:.3e} {:.0f} tok/s MFU {:.0f}% swap {} in {} out, "
       "bound by {} ({:.0f}%){}",
-      m.step, total_steps, m.loss, m.grad_norm, m.learning_rate, m.tokens_per_second, 100 * m.mfu,
-      format_traffic(static_cast<double>(m.swap_bytes_read)),
+      m.step, total_steps, m.loss, m.grad_norm, scale, m.learning_rate, m.tokens_per_second,
+      100 * m.mfu, format_traffic(static_cast<double>(m.swap_bytes_read)),
       format_traffic(static_cast<double>(m.swap_bytes_written)), m.bound_by, 100 * m.bound_fraction,
-      !m.skipped         ? ""
-      : m.grad_norm == 0 ? ", skipped: no label counts"
-                         : ", skipped: gradients were not finite");
+      skipped);
 }
 
 EvaluationReport evaluate_all(Trainer& trainer, const EvaluationPasses& passes) {

@@ -45,7 +45,9 @@ void add_bench_flags(CLI::App& app, BenchOptions& options) {
             "matmul: tokens of a sequence");
   add_whole(app, "--sequences", options.sequences, 1, 1 << 20,
             "matmul: sequences of a micro-batch");
-  add_compute(app, options.compute, "matmul: type of the operands");
+  add_choice<Dtype>(app, "--compute", options.compute,
+                    {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}},
+                    "matmul: type of the operands; fp16 is multiplied in fp32");
 }
 
 void check(const BenchOptions& options) {

@@ -137,10 +137,7 @@ class Application {
   }
 
   [[noreturn]] void refuse(const ConfigSetting& setting, const std::string& why) const {
-    const bool fp16 = setting.key == "fp16.enabled";
-    throw UsageError(
-        fmt::format("{}: {}: {}{}", choices_.file.string(), setting.key, why,
-                    fp16 ? "; use \"bf16\": {\"enabled\": true} instead of \"fp16\"" : ""));
+    throw UsageError(fmt::format("{}: {}: {}", choices_.file.string(), setting.key, why));
   }
 
   static std::vector<std::string> defaults_of(const CLI::Option& option) {

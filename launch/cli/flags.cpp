@@ -146,7 +146,8 @@ CLI::Option* add_preset(CLI::App& app, std::string& target, const std::string& h
 
 CLI::Option* add_compute(CLI::App& app, Dtype& target, const std::string& help) {
   return add_choice<Dtype>(app, "--compute", target,
-                           {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}}, help);
+                           {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}, {"fp16", Dtype::kF16}},
+                           help);
 }
 
 CLI::Option* add_dropout(CLI::App& app, DropoutChoice& target) {

@@ -75,7 +75,7 @@ std::vector<std::pair<std::string, std::string>> settings_of(const CLI::App& com
 
 /// --preset: a shape by its name.
 CLI::Option* add_preset(CLI::App& app, std::string& target, const std::string& help);
-/// --compute bf16|fp32.
+/// --compute bf16|fp32|fp16.
 CLI::Option* add_compute(CLI::App& app, Dtype& target, const std::string& help);
 /// --dropout from-config|X.
 CLI::Option* add_dropout(CLI::App& app, DropoutChoice& target);

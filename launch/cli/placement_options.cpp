@@ -72,7 +72,8 @@ void add_streaming_flags(CLI::App& app, PlacementOptions& options) {
   add_size(app, "--swap-capacity", options.swap_capacity,
            "most bytes of swap a rank may use; default all that is free");
   add_compute(app, options.compute,
-              "type of products and activations; fp32 reads the whole master weight");
+              "type of products and activations; fp32 and fp16 read the whole master weight, fp16 "
+              "scales the loss");
   add_io_engine(app, options.io_engine, "auto: io_uring where the kernel allows it");
   add_whole(app, "--prefetch-depth", options.prefetch_depth, -1, 1024,
             "blocks read ahead of use; -1: as many as memory allows");
@@ -111,7 +112,16 @@ void parse_placement(const std::string& text, Placement& placement) {
   refuse_placement(text, section);
 }
 
+void check_precision(const PlacementOptions& options) {
+  if (options.compute == Dtype::kF16 && options.update == UpdateChoice::kFused) {
+    throw UsageError(
+        "--update fused has updated blocks before it knows whether the gradients of --compute fp16 "
+        "overflow; use --update lazy, or --compute bf16");
+  }
+}
+
 void check(const PlacementOptions& options) {
+  check_precision(options);
   for (const auto& path : options.swap) {
     check_directory("--swap", path);
     if (access(path.c_str(), W_OK | X_OK) != 0) {

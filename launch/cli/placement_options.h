@@ -36,7 +36,7 @@ struct PlacementOptions {
   std::vector<std::filesystem::path> swap;     ///< directories; empty: everything must fit in DRAM
   std::optional<std::uint64_t> dram;           ///< bytes per rank; none: 0.8 of what is available
   std::optional<std::uint64_t> swap_capacity;  ///< bytes per rank; none: what the drives have free
-  Dtype compute = Dtype::kBf16;                ///< bf16 or fp32
+  Dtype compute = Dtype::kBf16;                ///< bf16, fp32 or fp16
   ResidencyChoice residency = ResidencyChoice::kAuto;
   UpdateChoice update = UpdateChoice::kLazy;
   Placement place;
@@ -56,6 +56,9 @@ void add_placement_flags(CLI::App& app, PlacementOptions& options);
 /// Reads one "section=place" of --place into `placement`.
 /// @throws UsageError naming the part that is not known
 void parse_placement(const std::string& text, Placement& placement);
+
+/// What the precision excludes; part of the check below. @throws UsageError
+void check_precision(const PlacementOptions& options);
 
 /// What can be refused without a model: swap directories that are not there, places that contradict
 /// other flags. @throws UsageError

@@ -132,7 +132,7 @@ void add_placement(const PlacementOptions& options, const PlacementRequest& plac
   flags.add("--dram", size_flag(*placement.dram_bytes));
   if (!placement.swap.empty()) flags.add("--swap", joined(placement));
   if (placement.swap_bytes) flags.add("--swap-capacity", *placement.swap_bytes);
-  if (placement.compute == Dtype::kF32) flags.add("--compute", "fp32");
+  if (placement.compute != Dtype::kBf16) flags.add("--compute", name(placement.compute));
   if (!placement.residency) flags.add("--residency", "none");
   if (placement.update == UpdateTiming::kFused) {
     flags.add("--update", "fused");
@@ -172,9 +172,8 @@ std::string command_lines(const PlanOptions& options, const PlanSubject& subject
   if (options.dropout.rate > 0) flags.add("--dropout", options.dropout.rate);
   add_placement(options.placement, subject.placement, flags);
   if (subject.ranks > 1) text += fmt::format("mpirun -n {} ", subject.ranks);
-  return text +
-         fmt::format("strata train --model {} --data FILE --out OUT{}{}\n", model, flags.text(),
-                     pattern_flags(options.patterns));
+  return text + fmt::format("strata train --model {} --data FILE --out OUT{}{}\n", model,
+                            flags.text(), pattern_flags(options.patterns));
 }
 
 StateSections state_of(const PlanOptions& options) {

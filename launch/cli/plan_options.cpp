@@ -76,6 +76,7 @@ void check(const PlanOptions& options) {
                     "is; leave one of them out",
                     options.tokens, options.train_batch_size));
   }
+  check_precision(options.placement);
   const std::int64_t per_node = options.ranks_per_node;
   if (per_node > 0 && options.ranks % per_node != 0) {
     throw UsageError(fmt::format("--ranks-per-node: {} ranks are not a multiple of {}",

@@ -76,6 +76,7 @@ TrainerOptions trainer_options(const TrainOptions& options, std::int64_t length,
                 : options.clip == ClipChoice::kPrevious ? Clip::kPrevious
                                                         : Clip::kNone;
   result.max_grad_norm = options.max_grad_norm;
+  result.loss_scale = options.loss_scale;
   result.seed = static_cast<std::uint64_t>(options.seed);
   result.placement = make_placement(options.placement, local_rank().size, drives);
   result.io = make_io_options(options.placement, drives);

@@ -79,6 +79,22 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& options) {
                          "by this step's norm, by the previous step's, or not at all");
 }
 
+/// With the names of DeepSpeed's keys.
+void add_loss_scale_flags(CLI::App& app, LossScaleOptions& options) {
+  add_real(app, "--loss_scale", options.loss_scale, 0, kAnyReal,
+           "with --compute fp16, the factor on the loss; 0: dynamic, as the next five say");
+  add_whole(app, "--initial_scale_power", options.initial_scale_power, 0, 100,
+            "the first dynamic factor is 2 to this power");
+  add_whole(app, "--loss_scale_window", options.window, 1, kMost,
+            "steps without an overflow after which the factor doubles");
+  add_whole(app, "--hysteresis", options.hysteresis, 1, kMost,
+            "overflows until the factor is halved");
+  add_switch(app, "--consecutive_hysteresis", options.consecutive_hysteresis,
+             "every step without an overflow restores the hysteresis");
+  add_real(app, "--min_loss_scale", options.min_loss_scale, 0, kAnyReal,
+           "the least factor; an overflow with it ends the run");
+}
+
 void add_save_flags(CLI::App& app, SaveFlags& flags) {
   add_whole(app, "--save_steps", flags.save_steps, 0, kMost,
             "steps between models saved in checkpoint-STEP below --out; 0: at the end only");
@@ -117,6 +133,7 @@ void add_train_flags(CLI::App& app, TrainOptions& options) {
   add_file_flags(app, options);
   add_batch_flags(app, options);
   add_optimizer_flags(app, options);
+  add_loss_scale_flags(app, options.loss_scale);
   add_dropout(app, options.dropout);
   add_pattern_flags(app, options.patterns);
   add_run_flags(app, options);
@@ -165,6 +182,7 @@ void check(const TrainOptions& options) {
         "--clip none, or use --update lazy");
   }
   check(options.placement);
+  if (options.placement.compute == Dtype::kF16) LossScaler(options.loss_scale);
 }
 
 void settle_batch(TrainOptions& options, int ranks) {

@@ -13,6 +13,7 @@
 #include "launch/cli/model_saver.h"
 #include "launch/cli/placement_options.h"
 #include "launch/core_binding.h"
+#include "optimizer/loss_scale.h"
 #include "optimizer/schedule.h"
 
 namespace strata::cli {
@@ -45,6 +46,7 @@ struct TrainOptions {
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;  ///< 0: no clipping
   ClipChoice clip = ClipChoice::kExact;
+  LossScaleOptions loss_scale;  ///< of fp16
 
   DropoutChoice dropout;       ///< --dropout
   ParameterPatterns patterns;  ///< which parameters are trained; empty: all

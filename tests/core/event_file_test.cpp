@@ -154,7 +154,9 @@ TEST(EventFile, HasEveryNumberOfAStepUnderItsTag) {
                            .bound_fraction = 0.5,
                            .rss_peak_bytes = 1u << 20,
                            .energy_joules = 12,
-                           .skipped = true});
+                           .skipped = true,
+                           .skipped_steps = 3,
+                           .loss_scale = 32768.0});
   const std::vector<Event> events = read_events(writer.path());  // while it is still open
   ASSERT_EQ(events.size(), 2u);
   EXPECT_EQ(events[0].version, "brain.Event:2");
@@ -179,7 +181,9 @@ TEST(EventFile, HasEveryNumberOfAStepUnderItsTag) {
                                                              {"perf/bound_fraction", 0.5f},
                                                              {"memory/rss_peak_bytes", 0x1p20f},
                                                              {"perf/energy_joules", 12.f},
-                                                             {"train/skipped", 1.f}}));
+                                                             {"train/skipped", 1.f},
+                                                             {"train/skipped_steps", 3.f},
+                                                             {"train/loss_scale", 32768.f}}));
 }
 
 TEST(EventFile, HasEvaluationsAndLeavesOutWhatIsUnknown) {
@@ -191,6 +195,7 @@ TEST(EventFile, HasEvaluationsAndLeavesOutWhatIsUnknown) {
   ASSERT_EQ(events.size(), 3u);
   EXPECT_TRUE(std::isnan(events[1].scalars.at("train/loss")));
   EXPECT_FALSE(events[1].scalars.contains("perf/energy_joules"));
+  EXPECT_FALSE(events[1].scalars.contains("train/loss_scale"));
   EXPECT_EQ(events[2].step, 1u);
   EXPECT_EQ(events[2].scalars,
             (std::map<std::string, float>{{"eval/loss", 3.5f}, {"eval/tokens", 100.f}}));

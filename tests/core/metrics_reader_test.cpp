@@ -33,7 +33,9 @@ TEST(MetricsReader, ReadsBackWhatTheWriterWrote) {
                    .bound_by = "update",
                    .rss_peak_bytes = ~std::uint64_t{0},
                    .energy_joules = 4.5,
-                   .skipped = true};
+                   .skipped = true,
+                   .skipped_steps = 3,
+                   .loss_scale = 32768.0};
   const EvaluationMetrics evaluation{.step = 7, .loss = 2.25, .tokens = 99};
   {
     MetricsWriter writer(path);

@@ -43,7 +43,9 @@ TEST(Metrics, HasEveryKeyOfAStepInOrder) {
                                             "bound_fraction",
                                             "rss_peak_bytes",
                                             "energy_joules",
-                                            "skipped"}));
+                                            "skipped",
+                                            "skipped_steps",
+                                            "loss_scale"}));
   EXPECT_EQ(line["step"], 3);
   EXPECT_EQ(line["loss"], 2.5);
   EXPECT_EQ(line["bound_by"], "read");
@@ -59,6 +61,7 @@ TEST(Metrics, WritesNullForWhatIsUnknownOrNotANumber) {
   EXPECT_TRUE(line["loss"].is_null());
   EXPECT_TRUE(line["grad_norm"].is_null());
   EXPECT_TRUE(line["energy_joules"].is_null());
+  EXPECT_TRUE(line["loss_scale"].is_null()) << "losses are scaled with fp16 only";
 }
 
 TEST(Metrics, NamesAnEvaluationAsHuggingFaceDoes) {

@@ -215,7 +215,8 @@ TEST(TrainOptions, RefusesValuesThatAreNoneAndSaysWhatWouldBe) {
   EXPECT_REFUSED(train({"--per_device_train_batch_size", "0"}), "from 1 to");
   EXPECT_REFUSED(train({"--learning_rate", "nan"}), "--learning_rate: \"nan\" is not a number");
   EXPECT_REFUSED(train({"--learning_rate", "-1"}), "at least 0");
-  EXPECT_REFUSED(train({"--compute", "fp16"}), "--compute: \"fp16\" is not one of bf16, fp32");
+  EXPECT_REFUSED(train({"--compute", "fp8"}), "--compute: \"fp8\" is not one of bf16, fp32, fp16");
+  EXPECT_REFUSED(train({"--hysteresis", "0"}), "--hysteresis: \"0\" is not a whole number");
   EXPECT_REFUSED(train({"--lr_scheduler_type", "cosin"}), "did you mean cosine?");
   EXPECT_REFUSED(train({"--optim", "adagrad"}), "is not one of adamw, adam, lion, sgd");
   EXPECT_REFUSED(train({"--stage", "4"}), "--stage: \"4\" is not a whole number from 0 to 3");

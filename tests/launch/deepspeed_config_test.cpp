@@ -72,6 +72,23 @@ TEST(DeepSpeedConfig, SetsWhatFlagsSet) {
   EXPECT_TRUE(config.ignored.empty());
 }
 
+TEST(DeepSpeedConfig, ReadsTheScalingOfLosses) {
+  DeepSpeedConfig config = read(R"({"fp16": {"enabled": true, "loss_scale": 0,
+      "initial_scale_power": 20, "loss_scale_window": 1e2, "hysteresis": 4,
+      "consecutive_hysteresis": true, "min_loss_scale": 2}})");
+  EXPECT_EQ(of(config, "--compute"), "fp16.enabled=fp16");
+  EXPECT_EQ(of(config, "--loss_scale"), "fp16.loss_scale=0");
+  EXPECT_EQ(of(config, "--initial_scale_power"), "fp16.initial_scale_power=20");
+  EXPECT_EQ(of(config, "--loss_scale_window"), "fp16.loss_scale_window=100");
+  EXPECT_EQ(of(config, "--hysteresis"), "fp16.hysteresis=4");
+  EXPECT_EQ(of(config, "--consecutive_hysteresis"), "fp16.consecutive_hysteresis=true");
+  EXPECT_EQ(of(config, "--min_loss_scale"), "fp16.min_loss_scale=2");
+  EXPECT_TRUE(config.ignored.empty());
+  config = read(R"({"fp16": {"enabled": false, "loss_scale": 128}, "bf16": {"enabled": true}})");
+  EXPECT_EQ(of(config, "--compute"), "bf16.enabled=bf16");
+  EXPECT_EQ(of(config, "--loss_scale"), "") << "nothing is scaled";
+}
+
 TEST(DeepSpeedConfig, LeavesAutoToTheFlags) {
   const DeepSpeedConfig config = read(R"({
     "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto",
@@ -213,6 +230,11 @@ TEST(DeepSpeedConfig, RefusesByFileKeyValueAndRemedy) {
       {R"({"amp": {"enabled": true}})", "amp: {\"enabled\":true} asks for what does not exist"},
       {R"({"gradient_allreduce_op": "sum"})", "use \"mean\""},
       {R"({"fp16": {"enabled": true}, "bf16": {"enabled": true}})", "choose one of them"},
+      {R"({"fp16": {"enabled": true, "hysteresis": 0}})",
+       "fp16.hysteresis: 0 is not a whole number of at least 1"},
+      {R"({"fp16": {"enabled": true, "consecutive_hysteresis": 1}})",
+       "fp16.consecutive_hysteresis: 1 is not true or false"},
+      {R"({"fp16": {"enabled": true, "auto_cast": true}})", "fp16.auto_cast"},
       {R"({"bf16": {"enabled": 1}})", "bf16.enabled: 1 is not true or false"},
       {R"({"train_batch_size": 1.5})", "train_batch_size: 1.5 is not a whole number of at least 1"},
       {R"({"train_batch_size": -8})", "train_batch_size: -8"},

@@ -135,6 +135,18 @@ TEST_F(MeasuringProgram, ShowsHowADeepSpeedConfigurationWasUnderstood) {
   expect_refused(arguments, "did you mean zero_optimization?");
 }
 
+TEST_F(MeasuringProgram, PlansForFp16) {
+  const std::vector<std::string> arguments{"plan", "--preset", "gpt-162m",        "--compute",
+                                           "fp16", "--swap",   directory_.path(), "--dram",
+                                           "1GiB"};
+  const auto text = strata(arguments);
+  EXPECT_EQ(text.exit_code, 0) << text.errors;
+  EXPECT_NE(text.output.find(" --compute fp16"), std::string::npos) << text.output;
+  std::vector<std::string> fused = arguments;
+  fused.insert(fused.end(), {"--update", "fused"});
+  expect_refused(fused, "--compute fp16 overflow; use --update lazy");
+}
+
 TEST_F(MeasuringProgram, RefusesBudgetsThatDoNotWork) {
   expect_refused({"plan"}, "--preset");
   expect_refused({"plan", "--preset", "gpt-406m", "--dram", "64MiB"}, "use --dram");

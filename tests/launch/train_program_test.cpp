@@ -68,6 +68,33 @@ TEST_F(TrainProgram, PlacementAndEngineDoNotChangeTheSavedModel) {
   EXPECT_EQ(saved({"--swap", path("swap") + "," + path("model"), "--residency", "none"}), want);
 }
 
+TEST_F(TrainProgram, TrainsInFp16AndTellsTheScaleOfTheLoss) {
+  expect_refused(train({"--compute", "fp16", "--update", "fused", "--clip", "none"}),
+                 {"--update fused", "use --update lazy"});
+  expect_refused(train({"--compute", "fp16", "--min_loss_scale", "131072"}), {"--min_loss_scale"});
+  const ProgramResult result = test::run_program(on_ranks(
+      2,
+      train({"--compute", "fp16", "--swap", path("swap"), "--residency", "none", "--learning_rate",
+             "1e-2", "--max_steps", "12", "--initial_scale_power", "24", "--hysteresis", "1"})));
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const auto lines = metrics();
+  ASSERT_EQ(lines.size(), 12u);
+  EXPECT_EQ(lines.front()["loss_scale"], 16777216.0);
+  EXPECT_TRUE(lines.front()["skipped"]);
+  EXPECT_FALSE(lines.back()["skipped"]);
+  EXPECT_LT(lines.back()["loss_scale"], 16777216.0);
+  EXPECT_LT(lines.back()["loss"], lines.front()["loss"]);
+  EXPECT_GE(lines.back()["skipped_steps"], 1);
+  EXPECT_NE(result.output.find(" scale 16777216 "), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("skipped: gradients were not finite (1 so far)"), std::string::npos)
+      << result.output;
+  const ProgramResult evaluated =
+      test::run_program({STRATA_PROGRAM, "eval", "--model", path("out"), "--data", path("text.txt"),
+                         "--sequence_length", "32", "--compute", "fp16", "--dram", "256MiB"});
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.errors;
+  EXPECT_NE(evaluated.output.find("loss "), std::string::npos);
+}
+
 TEST_F(TrainProgram, TrainsTheParametersThatPatternsName) {
   expect_refused(train({"--freeze", "*.atn.*"}), {"--freeze", "*.atn.*", "self_attn"});
   expect_refused(train({"--freeze", "*"}), {"nothing is left to train"});
