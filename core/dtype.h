@@ -50,8 +50,12 @@ struct bf16 {
 };
 
 /// IEEE binary16. Conversion from float rounds to nearest, ties to even, through the subnormal
-/// numbers; 65520 and above become infinity; NaN stays NaN. Conversion to float is exact. Both are
-/// integer operations and one addition, without a branch, for loops that are to be vectorised.
+/// numbers; 65520 and above become infinity; NaN stays NaN. Conversion to float is exact.
+///
+/// Both are written for loops that are to be vectorised: choices are masks (a number is negative,
+/// shifted by 31), since a compiler makes branches of others and moves the floating-point
+/// operations into them, which no loop of vectors has room for. No float on the way is subnormal
+/// unless the first is.
 struct f16 {
   std::uint16_t bits = 0;
 
@@ -59,26 +63,28 @@ struct f16 {
   [[gnu::always_inline]] explicit f16(float value) noexcept {
     const auto word = std::bit_cast<std::uint32_t>(value);
     const auto magnitude = static_cast<std::int32_t>(word & 0x7fffffffu);
-    // Below 2^-14 the last place of a half is 2^-24, as is that of the floats from 0.5 on.
-    const std::int32_t small =
-        std::bit_cast<std::int32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
-    const std::int32_t odd = (magnitude >> 13) & 1;
-    const std::int32_t normal = (magnitude - (112 << 23) + 0xfff + odd) >> 13;
-    const std::int32_t finite = magnitude < 0x38800000 ? small : normal;
-    const std::int32_t ordered = magnitude >= 0x47800000 ? 0x7c00 : finite;
-    const std::int32_t nan = 0x7e00 | (magnitude >> 13 & 0x3ff);
-    const std::int32_t half = magnitude > 0x7f800000 ? nan : ordered;
-    bits = static_cast<std::uint16_t>(static_cast<std::uint32_t>(half) | (word >> 16 & 0x8000u));
+    // A sum of 4 |value| and 2^15 times its power of two, or 2^-14 below that, has its last place
+    // where the half has it: the addition rounds. From 2^16 on, 4 |value| is infinity on its way.
+    const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f * 0x1p-110f;
+    const std::int32_t power = magnitude & 0x7f800000;
+    const std::int32_t bounded = power < (113 << 23) ? 113 << 23 : power;
+    const float anchor = std::bit_cast<float>(static_cast<std::uint32_t>(bounded) + (15u << 23));
+    const auto sum = std::bit_cast<std::uint32_t>(anchor + scaled);
+    const std::uint32_t half = ((sum >> 13 & 0x7c00u) + (sum & 0xfffu)) & 0x7fffu;
+    const std::int32_t is_nan = (0x7f800000 - magnitude) >> 31;
+    bits = static_cast<std::uint16_t>(half | static_cast<std::uint32_t>(is_nan & 0x7e00) |
+                                      (word >> 16 & 0x8000u));
   }
   [[gnu::always_inline]] explicit operator float() const noexcept {
     const auto magnitude = static_cast<std::int32_t>((bits & 0x7fffu) << 13);
-    const std::int32_t normal = magnitude + (112 << 23);
-    const std::int32_t special = normal + (112 << 23);  // infinities and NaN
-    const std::int32_t small = std::bit_cast<std::int32_t>(
-        std::bit_cast<float>(magnitude + (113 << 23)) - std::bit_cast<float>(113 << 23));
-    const std::int32_t finite = magnitude < (1 << 23) ? small : normal;
-    const std::int32_t word = magnitude < (31 << 23) ? finite : special;
-    return std::bit_cast<float>(static_cast<std::uint32_t>(word) | (bits & 0x8000u) << 16);
+    // A subnormal half is what a float of exponent -14 has beyond its leading one.
+    const std::int32_t is_subnormal = (magnitude - (1 << 23)) >> 31;
+    const std::int32_t base = (112 << 23) + (is_subnormal & (1 << 23));
+    const float one = std::bit_cast<float>(is_subnormal & (113 << 23));
+    const auto number = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude + base) - one);
+    const std::int32_t is_finite = (magnitude - (31 << 23)) >> 31;
+    const auto special = static_cast<std::uint32_t>(~is_finite & (112 << 23));  // infinity and NaN
+    return std::bit_cast<float>((number + special) | (bits & 0x8000u) << 16);
   }
 };
 
@@ -90,38 +96,14 @@ inline bool exceeds_f16(float value) noexcept {
 
 template <typename T>
 struct DtypeOf;
-template <>
-struct DtypeOf<double> {
-  static constexpr Dtype value = Dtype::kF64;
-};
-template <>
-struct DtypeOf<float> {
-  static constexpr Dtype value = Dtype::kF32;
-};
-template <>
-struct DtypeOf<f16> {
-  static constexpr Dtype value = Dtype::kF16;
-};
-template <>
-struct DtypeOf<bf16> {
-  static constexpr Dtype value = Dtype::kBf16;
-};
-template <>
-struct DtypeOf<std::int64_t> {
-  static constexpr Dtype value = Dtype::kI64;
-};
-template <>
-struct DtypeOf<std::int32_t> {
-  static constexpr Dtype value = Dtype::kI32;
-};
-template <>
-struct DtypeOf<std::int16_t> {
-  static constexpr Dtype value = Dtype::kI16;
-};
-template <>
-struct DtypeOf<std::uint8_t> {
-  static constexpr Dtype value = Dtype::kU8;
-};
+template <> struct DtypeOf<double> { static constexpr Dtype value = Dtype::kF64; };
+template <> struct DtypeOf<float> { static constexpr Dtype value = Dtype::kF32; };
+template <> struct DtypeOf<f16> { static constexpr Dtype value = Dtype::kF16; };
+template <> struct DtypeOf<bf16> { static constexpr Dtype value = Dtype::kBf16; };
+template <> struct DtypeOf<std::int64_t> { static constexpr Dtype value = Dtype::kI64; };
+template <> struct DtypeOf<std::int32_t> { static constexpr Dtype value = Dtype::kI32; };
+template <> struct DtypeOf<std::int16_t> { static constexpr Dtype value = Dtype::kI16; };
+template <> struct DtypeOf<std::uint8_t> { static constexpr Dtype value = Dtype::kU8; };
 template <typename T>
 constexpr Dtype dtype_of = DtypeOf<T>::value;
 
