@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/dtype.h"
 #include "core/file.h"
+#include "core/dtype.h"
 
 namespace strata {
 

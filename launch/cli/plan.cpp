@@ -172,8 +172,9 @@ std::string command_lines(const PlanOptions& options, const PlanSubject& subject
   if (options.dropout.rate > 0) flags.add("--dropout", options.dropout.rate);
   add_placement(options.placement, subject.placement, flags);
   if (subject.ranks > 1) text += fmt::format("mpirun -n {} ", subject.ranks);
-  return text + fmt::format("strata train --model {} --data FILE --out OUT{}{}\n", model,
-                            flags.text(), pattern_flags(options.patterns));
+  return text +
+         fmt::format("strata train --model {} --data FILE --out OUT{}{}\n", model, flags.text(),
+                     pattern_flags(options.patterns));
 }
 
 StateSections state_of(const PlanOptions& options) {

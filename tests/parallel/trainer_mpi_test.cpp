@@ -46,6 +46,7 @@ class TrainerOverMpi : public testing::TestWithParam<MpiRoute> {
 TEST_P(TrainerOverMpi, GivesTheBitsOfThreads) {
   expect_bits_of_threads(test::tiny_llama(), streamed(Dtype::kF32));
   expect_bits_of_threads(test::tiny_gpt2(true), streamed(Dtype::kBf16));
+  expect_bits_of_threads(test::tiny_llama(), streamed(Dtype::kF16));
 }
 
 TEST_P(TrainerOverMpi, GivesTheBitsOfThreadsWithEverythingSpilled) {
