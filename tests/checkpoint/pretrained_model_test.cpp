@@ -67,7 +67,8 @@ TEST(PretrainedModel, ReadsTextOnlyWhereThereIsATokenizerOfItsVocabulary) {
 
 TEST(PretrainedModel, IsRefusedWithTheNameOfTheFileAtFault) {
   const TemporaryDirectory empty;
-  test::expect_message<IoError>([&] { load_pretrained(empty.path()); }, {});
+  test::expect_message<FormatError>([&] { load_pretrained(empty.path()); },
+                                    {(empty / "config.json").string(), "is not there", "init"});
   ModelConfig config = preset("llama-26m");
   config.kv_heads = config.heads + 1;
   EXPECT_THROW(init_pretrained(config, 1), FormatError);
