@@ -106,8 +106,8 @@ void check(const ModelConfig& config, const std::string& path);
 /// @throws FormatError that starts with `path` and names key, value and what is supported
 ModelConfig parse_config(std::string_view json, const std::string& path);
 
-/// parse_config() of a file. @throws FormatError also when it is not there or over 1 MiB, IoError if
-/// unreadable
+/// parse_config() of a file. @throws FormatError also when it is not there or over 1 MiB, IoError
+/// if unreadable
 ModelConfig read_config(const std::filesystem::path& file);
 
 /// A config.json that transformers (4 and 5) loads and that parse_config() turns into an equal

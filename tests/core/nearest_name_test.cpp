@@ -40,7 +40,7 @@ TEST(NearestName, FindsKeysOfConfigurations) {
                                                        {"learningRate", "learning_rate"},
                                                        {"learning-rate", "learning_rate"},
                                                        {"zero_optimisation", "zero_optimization"},
-                                                                                                        {"bf_16", "bf16"},
+                                                       {"bf_16", "bf16"},
                                                        {"BF16", "bf16"},
                                                        {"bf61", "bf16"},
                                                        {"train_batchsize", "train_batch_size"},

@@ -34,7 +34,8 @@ class MemoryFile {
 
 void fuzz_shard(std::string_view input) try {
   const MemoryFile file(input);
-  const auto reader = make_shard_reader({{file.path(), 0, input.size()}}, 50256, TrainingToken::kMostIds);
+  const auto reader =
+      make_shard_reader({{file.path(), 0, input.size()}}, 50256, TrainingToken::kMostIds);
   std::size_t tokens = 0;
   for (std::int64_t piece = 0; piece < reader->pieces(); ++piece) {
     reader->read(piece, [&](const Document& document, bool) {
