@@ -49,6 +49,20 @@ class MeasuringOps final : public Ops {
                           ConstTensorView, TensorView, TensorView, TensorView, Stream&) override {
     add_gradient(5.0 * attention_product(shape));
   }
+  void append_kv(const PagedKv&, std::span<const SequenceRows>, ConstTensorView, ConstTensorView,
+                 Stream&) override {}
+  void paged_attention(const AttentionShape& shape, const PagedKv&,
+                       std::span<const SequenceRows> sequences, ConstTensorView, TensorView,
+                       Stream&) override {
+    double pairs = 0;
+    for (const SequenceRows& sequence : sequences) {
+      for (std::int64_t row = 0; row < sequence.rows; ++row) {
+        const std::int64_t keys = sequence.position + row + 1;
+        pairs += static_cast<double>(shape.window > 0 ? std::min(shape.window, keys) : keys);
+      }
+    }
+    operations_ += 4.0 * pairs * static_cast<double>(shape.heads * shape.head_size);
+  }
   void activation(Activation, ConstTensorView, TensorView, Stream&) override {}
   void activation_backward(Activation, ConstTensorView, ConstTensorView, TensorView,
                            Stream&) override {}

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "core/paged_kv.h"
 #include "core/stream.h"
 #include "core/tensor.h"
 
@@ -119,6 +120,18 @@ class Ops {
                                   ConstTensorView first_key, ConstTensorView y,
                                   ConstTensorView log_sum, TensorView dq, TensorView dk,
                                   TensorView dv, Stream& stream) = 0;
+
+  /// Keys and values of the rows' tokens go into their pages. k, v[T, G D] compute; pages of one
+  /// token are written by one row. `sequences` and their page lists stay alive until the work is
+  /// done.
+  virtual void append_kv(const PagedKv& kv, std::span<const SequenceRows> sequences,
+                         ConstTensorView k, ConstTensorView v, Stream& stream) = 0;
+  /// attention() for rows whose keys and values, their own included, lie in pages: y[T, H D] of
+  /// q[T, H D]. Rows of no sequence are left alone. What a row gets does not depend on the others,
+  /// to the bit. `shape.sequences` and `shape.tokens` do not matter.
+  virtual void paged_attention(const AttentionShape& shape, const PagedKv& kv,
+                               std::span<const SequenceRows> sequences, ConstTensorView q,
+                               TensorView y, Stream& stream) = 0;
 
   // ---- elementwise ----
 

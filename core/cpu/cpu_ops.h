@@ -54,6 +54,11 @@ class CpuOps final : public Ops {
                           ConstTensorView k, ConstTensorView v, ConstTensorView first_key,
                           ConstTensorView y, ConstTensorView log_sum, TensorView dq, TensorView dk,
                           TensorView dv, Stream& stream) override;
+  void append_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstTensorView k,
+                 ConstTensorView v, Stream& stream) override;
+  void paged_attention(const AttentionShape& shape, const PagedKv& kv,
+                       std::span<const SequenceRows> sequences, ConstTensorView q, TensorView y,
+                       Stream& stream) override;
 
   void activation(Activation f, ConstTensorView x, TensorView y, Stream& stream) override;
   void activation_backward(Activation f, ConstTensorView dy, ConstTensorView x, TensorView dx,

@@ -65,6 +65,15 @@ class SeparateOps final : public Ops {
     real_.attention_backward(shape, at(dy), at(q), at(k), at(v), at(first_key), at(y), at(log_sum),
                              at(dq), at(dk), at(dv), stream);
   }
+  void append_kv(const PagedKv& kv, std::span<const SequenceRows> sequences, ConstTensorView k,
+                 ConstTensorView v, Stream& stream) override {
+    real_.append_kv(kv, sequences, at(k), at(v), stream);  // pages lie in host memory
+  }
+  void paged_attention(const AttentionShape& shape, const PagedKv& kv,
+                       std::span<const SequenceRows> sequences, ConstTensorView q, TensorView y,
+                       Stream& stream) override {
+    real_.paged_attention(shape, kv, sequences, at(q), at(y), stream);
+  }
   void activation(Activation f, ConstTensorView x, TensorView y, Stream& stream) override {
     real_.activation(f, at(x), at(y), stream);
   }
