@@ -20,6 +20,12 @@ Graph::Graph(Ops& ops, Stream& stream, Workspace& workspace, const ParameterTabl
       recording_(recording),
       randomness_(randomness) {}
 
+void Graph::attend_over(const PagedKv& pages, std::span<const SequenceRows> sequences) {
+  expects(!recording_, "attention over pages has no gradient");
+  pages_ = &pages;
+  sequences_ = sequences;
+}
+
 Value Graph::input(TensorView tensor, bool requires_gradient) {
   auto slot = recording_ && requires_gradient ? std::make_shared<GradientSlot>() : nullptr;
   return {tensor, nullptr, std::move(slot)};

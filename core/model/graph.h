@@ -70,6 +70,11 @@ class Graph {
   bool recording() const noexcept { return recording_; }
   const ParameterTable& parameters() const noexcept { return parameters_; }
 
+  /// From now on attention() takes its rows for those of `sequences`: their keys and values are
+  /// appended to the pages of this layer, and queries attend over the pages. Not while recording.
+  /// Both are borrowed and outlive the graph's work.
+  void attend_over(const PagedKv& pages, std::span<const SequenceRows> sequences);
+
   /// A tensor that lies elsewhere and outlives the graph, as a value.
   Value input(TensorView tensor, bool requires_gradient);
   /// The same without a gradient.
@@ -140,6 +145,8 @@ class Graph {
   };
 
   bool trainable(Parameter parameter) const;
+  Value attention_over_pages(const AttentionShape& shape, const Value& q, const Value& k,
+                             const Value& v);
 
   Ops& ops_;
   Stream& stream_;
@@ -149,6 +156,8 @@ class Graph {
   bool recording_;
   std::optional<std::uint64_t> randomness_;
   float loss_scale_ = 1.0f;
+  const PagedKv* pages_ = nullptr;  // null: attention within the batch
+  std::span<const SequenceRows> sequences_;
   std::vector<Record> tape_;
 };
 

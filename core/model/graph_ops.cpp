@@ -111,6 +111,7 @@ Value Graph::rotary(Value x, std::int64_t head_size, ConstTensorView positions,
 
 Value Graph::attention(const AttentionShape& shape, const Value& q, const Value& k, const Value& v,
                        ConstTensorView first_key) {
+  if (pages_ != nullptr) return attention_over_pages(shape, q, k, v);
   Value y = allocate(compute_, q.shape());
   const Value log_sum = allocate(Dtype::kF32, {q.shape()[0], shape.heads});
   ops_.attention(shape, q.view(), k.view(), v.view(), first_key, y.view(), log_sum.view(), stream_);
@@ -127,6 +128,14 @@ Value Graph::attention(const AttentionShape& shape, const Value& q, const Value&
     contribute(k, std::move(dk));
     contribute(v, std::move(dv));
   });
+}
+
+Value Graph::attention_over_pages(const AttentionShape& shape, const Value& q, const Value& k,
+                                  const Value& v) {
+  Value y = allocate(compute_, q.shape());
+  ops_.append_kv(*pages_, sequences_, k.view(), v.view(), stream_);
+  ops_.paged_attention(shape, *pages_, sequences_, q.view(), y.view(), stream_);
+  return y;
 }
 
 Value Graph::activation(Activation f, const Value& x) {
