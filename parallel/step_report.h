@@ -8,7 +8,7 @@ namespace strata {
 struct StepReport {
   std::int64_t step = 0;           ///< 1 for the first
   double loss = 0;                 ///< mean over counted labels
-  double gradient_norm = 0;        ///< global, unscaled, before clipping
+  double gradient_norm = 0;        ///< global, unscaled, unclipped; infinite if one was not finite
   double learning_rate = 0;        ///< of this step's update
   std::int64_t tokens = 0;         ///< that went through the model
   bool skipped = false;            ///< no update: gradients were not finite, or no label counted

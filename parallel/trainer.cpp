@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <limits>
 #include <utility>
 
 #include "parallel/trainer_state.h"
@@ -134,7 +135,7 @@ GradientNorm settle_gradients(Trainer::State& state) {
   const GradientNorm own = state.gradients.collect();
   const double squares = state.shards.sum(own.finite ? own.sum_of_squares : 0.0);
   const bool finite = state.shards.max(own.finite ? 0.0 : 1.0) == 0.0;
-  return {squares, finite};
+  return {finite ? squares : std::numeric_limits<double>::infinity(), finite};
 }
 
 }  // namespace
