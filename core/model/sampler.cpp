@@ -92,7 +92,7 @@ void Sampler::penalise(std::span<float> logits, std::span<const std::int32_t> te
   if (options_.repetition_penalty == 1.0f) return;
   seen_.assign(text.begin(), text.end());
   std::ranges::sort(seen_);
-  seen_.erase(std::ranges::unique(seen_).begin(), seen_.end());
+  seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
   for (const std::int32_t id : seen_) {
     float& logit = logits[static_cast<std::size_t>(id)];
     logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;

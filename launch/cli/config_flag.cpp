@@ -84,8 +84,8 @@ class Application {
 
   void apply(std::vector<ConfigSetting> settings) {
     // Defaults give way to everything, so they come last.
-    std::ranges::stable_partition(settings,
-                                  [](const auto& setting) { return !setting.by_default; });
+    std::stable_partition(settings.begin(), settings.end(),
+                          [](const auto& setting) { return !setting.by_default; });
     choose_derived(settings);
     for (ConfigSetting& setting : settings) {
       if (setting.flag.empty() || apply_one(setting)) {

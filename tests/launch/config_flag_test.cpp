@@ -192,9 +192,10 @@ TEST_F(ConfigFlag, KeepsWhatFlagsAndFileSayTogether) {
     "strata": {"max-steps": 20, "trace": true, "eval_data": ["a", "b"]}})",
         {"--seed", "7", "--place", "gradients=swap", "--per_device_train_batch_size", "2"});
   settle_batch(train_, 4);
+  const std::string file = directory_ / "ds.json";
   const std::pair<const char*, const char*> kept_settings[] = {
       {"--model", "m"},
-      {"--config", (directory_ / "ds.json").c_str()},
+      {"--config", file.c_str()},
       {"--seed", "7"},
       {"--train_batch_size", "32"},
       {"--per_device_train_batch_size", "2"},
