@@ -29,6 +29,14 @@ void replace_files(const fs::path& from, const fs::path& to) {
     fs::rename(fresh, to / file.path().filename(), failure);
     require(failure, "cannot replace", to / file.path().filename());
   }
+  // Weights of an earlier run, cut into other files, would be taken for these.
+  for (const fs::directory_entry& file : fs::directory_iterator(to)) {
+    const std::string name = file.path().filename().string();
+    if (name.find(".safetensors") != std::string::npos && !fs::exists(from / name)) {
+      fs::remove(file.path(), failure);
+      require(failure, "cannot remove", file.path());
+    }
+  }
   sync_directory(to);
 }
 
@@ -61,16 +69,19 @@ void ModelSaver::after_evaluation(std::int64_t step, double loss) {
 
 void ModelSaver::finish(std::int64_t step) {
   end_save();
-  if (best_ && *best_ != step) {
-    if (runtime_.communicator().rank() == 0) replace_files(checkpoint(*best_), out_);
+  const std::int64_t wanted = best_.value_or(step);
+  if (std::ranges::count(saved_, wanted) > 0) {
+    if (runtime_.communicator().rank() == 0) replace_files(checkpoint(wanted), out_);
     runtime_.communicator().barrier();
-    runtime_.log(fmt::format("saved the best model, of step {} with loss {:.4f}, to {}", *best_,
-                             best_loss_, out_.string()));
-    return;
+  } else {
+    // The directory was empty when the run began, or is to be overwritten; the metrics are in it
+    // now.
+    save_pretrained(runtime_.context(), trainer_, source_, out_, {.overwrite = true});
   }
-  // The directory was empty when the run began, or is to be overwritten; the metrics are in it now.
-  save_pretrained(runtime_.context(), trainer_, source_, out_, {.overwrite = true});
-  runtime_.log(fmt::format("saved the model to {}", out_.string()));
+  const std::string best =
+      best_ ? fmt::format("the best model, of step {} with loss {:.4f},", wanted, best_loss_)
+            : "the model";
+  runtime_.log(fmt::format("saved {} to {}", best, out_.string()));
 }
 
 void ModelSaver::save(std::int64_t step) {
