@@ -6,7 +6,8 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build pkg-config
   libopenmpi-dev openmpi-bin
-  libdnnl-dev liburing-dev libpcre2-dev libutf8proc-dev libxxhash-dev
+  libdnnl-dev ocl-icd-opencl-dev  # the second is what the first asks CMake for
+  liburing-dev libpcre2-dev libutf8proc-dev libxxhash-dev
   nlohmann-json3-dev libcli11-dev libfmt-dev
   libgtest-dev
 )
