@@ -53,7 +53,7 @@ TokenFile::TokenFile(std::filesystem::path directory,
   tokens_ = open_to_write(path(kTokens));
   reader_.emplace(path(kTokens));
   lead_if_nobody_does();
-  if (complete()) {
+  if (!writer_.joinable() && complete()) {  // the writer tells what it made itself
     const auto entry = parse_json_object(read_text_file(path(kEntry), kMostEntryBytes),
                                          path(kEntry).string(), kEntryDepth);
     warn_of(entry);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 #include <set>
 
 #include "core/error.h"
@@ -214,13 +215,21 @@ TEST(ShardReader, ReadsTheTokensOfLlmC) {
 struct Opened {
   explicit Opened(const Paths& paths, DataOptions options = {}) {
     options.cache = cache.path();
-    options.warn = [this](const std::string& line) { warnings.push_back(line); };
+    options.warn = [this](const std::string& line) {
+      const std::lock_guard lock(mutex);
+      told.push_back(line);
+    };
     data = open_data(paths, {}, *tokenizer, options);
   }
   std::unique_ptr<Tokenizer> tokenizer = make_byte_tokenizer();
   TemporaryDirectory cache;
-  std::vector<std::string> warnings;
-  TrainingData data;
+  std::vector<std::string> warnings() {
+    const std::lock_guard lock(mutex);
+    return told;
+  }
+  std::mutex mutex;
+  std::vector<std::string> told;  // guarded by mutex: the thread that tokenises tells
+  TrainingData data;              // last, since that thread ends with it
 };
 
 TEST(OpenData, CutsTextsEndToEndAndPacksAnswers) {
@@ -231,7 +240,7 @@ TEST(OpenData, CutsTextsEndToEndAndPacksAnswers) {
   EXPECT_EQ(bytes_of(text.data.training->next({}).micro_batches[0].ids), "abc|de");
   EXPECT_FALSE(text.data.options.reset_documents);
   text.data.training->sequences();
-  EXPECT_TRUE(text.warnings.empty());
+  EXPECT_TRUE(text.warnings().empty());
   EXPECT_EQ(text.data.evaluation, nullptr);
 
   const Paths rows{test::write_file(directory / "r.jsonl",
@@ -247,8 +256,8 @@ TEST(OpenData, CutsTextsEndToEndAndPacksAnswers) {
             "ABCDEFGH"
             "abc|de||"
             "|");
-  ASSERT_EQ(packed.warnings.size(), 1u);
-  EXPECT_EQ(packed.warnings[0],
+  ASSERT_EQ(packed.warnings().size(), 1u);
+  EXPECT_EQ(packed.warnings()[0],
             "2 documents are longer than a sequence of 8 tokens and are cut at its end; nothing of "
             "1 of them is learned, whose prompts fill it: use a longer --sequence_length");
 }
@@ -260,12 +269,12 @@ TEST(OpenData, TellsOnceThatLongRowsOfTextAreSplit) {
                                     "{\"text\":\"01234567\"}\n")};
   Opened split(rows, {.sequence_length = 4, .held_out = 0.0});
   EXPECT_EQ(split.data.training->sequences(), 6);
-  EXPECT_EQ(split.warnings,
+  EXPECT_EQ(split.warnings(),
             (std::vector<std::string>{"documents of up to 11 tokens are longer than a sequence of "
                                       "4 and are split over several"}));
   Opened whole(rows, {.sequence_length = 11, .held_out = 0.0});
   EXPECT_EQ(whole.data.training->sequences(), 2);
-  EXPECT_TRUE(whole.warnings.empty());
+  EXPECT_TRUE(whole.warnings().empty());
 }
 
 TEST(OpenData, KeepsWhatItTokenised) {
