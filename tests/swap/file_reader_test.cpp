@@ -1,0 +1,108 @@
+#include "swap/file_reader.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "core/device.h"
+#include "core/error.h"
+#include "tests/support/files.h"
+#include "tests/support/temporary_directory.h"
+
+namespace strata {
+namespace {
+
+std::string content(std::size_t bytes) {
+  std::string text(bytes, '\0');
+  std::uint32_t state = 1;
+  for (char& c : text) {
+    state = state * 1664525u + 1013904223u;
+    c = static_cast<char>(state >> 24);
+  }
+  return text;
+}
+
+class FileReaderTest : public testing::TestWithParam<IoEngineOptions::Kind> {
+ protected:
+  std::unique_ptr<IoEngine> make_engine() const { return make_io_engine({.kind = GetParam()}); }
+  test::TemporaryDirectory directory_;
+  Buffer pool_ = allocate_host(FileReader::kPoolBytes);
+};
+
+TEST_P(FileReaderTest, GivesTheBytesOfAnyRangeInOrder) {
+  const std::string text = content((5u << 20) + 1234);
+  const auto path = test::write_file(directory_ / "file", text).string();
+  const auto other = test::write_file(directory_ / "other", "0123456789").string();
+  const auto engine = make_engine();
+  FileReader reader(*engine, {pool_.data(), pool_.bytes()});
+  const int file = reader.open(path);
+  EXPECT_EQ(reader.open(path), file);
+  const int small = reader.open(other);
+  struct Wanted {
+    int file;
+    std::uint64_t offset, bytes;
+  };
+  const std::vector<Wanted> wanted{{file, 0, 1},
+                                   {file, 4095, 2},
+                                   {file, 12, 3u << 20},
+                                   {file, (1u << 20) + 6, 8},
+                                   {file, 3u << 20, (2u << 20) + 1234},
+                                   {file, (5u << 20) + 1000, 234},
+                                   {small, 3, 7},
+                                   {file, 7, 0}};
+  std::vector<std::string> got(wanted.size());
+  std::vector<FileReader::Range> ranges;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    ranges.push_back({.file = wanted[i].file,
+                      .offset = wanted[i].offset,
+                      .bytes = wanted[i].bytes,
+                      .take = [&got, i](std::uint64_t begin, std::span<const std::byte> bytes) {
+                        EXPECT_EQ(begin, got[i].size());
+                        EXPECT_EQ(begin % 8, 0u);
+                        got[i].append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+                      }});
+  }
+  reader.read(ranges, {}).wait();
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const std::string& from = wanted[i].file == file ? text : std::string("0123456789");
+    EXPECT_EQ(got[i], from.substr(wanted[i].offset, wanted[i].bytes)) << "range " << i;
+  }
+}
+
+TEST_P(FileReaderTest, WaitsForTheMemoryAndGoesOnAfterAFailure) {
+  const auto path = test::write_file(directory_ / "file", content(100'000)).string();
+  const auto engine = make_engine();
+  FileReader reader(*engine, {pool_.data(), pool_.bytes()});
+  const int file = reader.open(path);
+  const HostEvent free;
+  std::size_t taken = 0;
+  const auto count = [&](std::uint64_t, std::span<const std::byte> bytes) {
+    taken += bytes.size();
+  };
+  const Event first = reader.read({{file, 1, 50'000, count}}, {free.event()});
+  EXPECT_FALSE(first.ready());
+  EXPECT_EQ(taken, 0u);
+  free.complete();
+  first.wait();
+  EXPECT_EQ(taken, 50'000u);
+  const Event beyond = reader.read({{file, 99'000, 2'000, count}}, {});
+  EXPECT_THROW(beyond.wait(), IoError);
+  const auto refuse = [](std::uint64_t, std::span<const std::byte>) { throw Error("no"); };
+  const Event refused = reader.read({{file, 0, 10, refuse}}, {});
+  EXPECT_THROW(refused.wait(), Error);
+  const HostEvent broken;
+  const Event never = reader.read({{file, 0, 10, count}}, {broken.event()});
+  broken.fail(std::make_exception_ptr(Error("broken")));
+  EXPECT_THROW(never.wait(), Error);
+  taken = 0;
+  reader.read({{file, 3, 99'997, count}}, {}).wait();
+  EXPECT_EQ(taken, 99'997u);
+  EXPECT_THROW(reader.open((directory_ / "none").string()), IoError);
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, FileReaderTest,
+                         testing::Values(IoEngineOptions::Kind::kAuto,
+                                         IoEngineOptions::Kind::kThreads));
+
+}  // namespace
+}  // namespace strata
