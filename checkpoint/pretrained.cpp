@@ -43,14 +43,31 @@ PretrainedReader::PretrainedReader(const std::filesystem::path& directory)
   }
 }
 
-void PretrainedReader::read(std::string_view name, std::int64_t begin, std::int64_t count,
-                            float* out) const {
+const MappedParameter& PretrainedReader::mapped(std::string_view name) const {
   const auto found = by_name_.find(name);
   if (found == by_name_.end()) {
     throw Error(fmt::format("{}: the model has no parameter {}", weights_.path(), in_quotes(name)));
   }
-  const MappedParameter& mapped = parameters_[found->second];
-  read_parameter_range(weights_, mapped.source, mapped.shape, begin, count, out);
+  return parameters_[found->second];
+}
+
+void PretrainedReader::read(std::string_view name, std::int64_t begin, std::int64_t count,
+                            float* out) const {
+  const MappedParameter& parameter = mapped(name);
+  read_parameter_range(weights_, parameter.source, parameter.shape, begin, count, out);
+}
+
+std::optional<StoredParameter> PretrainedReader::locate(std::string_view name) const {
+  const TensorSource& source = mapped(name).source;
+  if (source.layout != TensorSource::Layout::kRows) return std::nullopt;
+  const SafetensorsTensor& tensor = weights_.at(source.hf_name);
+  const Dtype dtype = tensor.type->dtype;
+  const bool readable = tensor.type->supported &&
+                        (dtype == Dtype::kF32 || dtype == Dtype::kBf16 || dtype == Dtype::kF16);
+  if (!readable || tensor.shape.empty() || tensor.shape.front() == 0) return std::nullopt;
+  const std::int64_t row = tensor.numel() / tensor.shape.front();
+  const auto skipped = static_cast<std::uint64_t>(source.first * row) * size_bytes(dtype);
+  return StoredParameter{weights_.path_of(tensor), tensor.begin + skipped, dtype};
 }
 
 PretrainedWriter::PretrainedWriter(const std::filesystem::path& directory,

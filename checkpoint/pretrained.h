@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_writer.h"
 #include "core/model/config.h"
+#include "parallel/parameter_values.h"
 
 namespace strata {
 
@@ -32,8 +34,13 @@ class PretrainedReader {
   /// Elements [begin, begin + count) of parameter `name`, flattened. Blocks.
   /// @throws Error if the model has no such parameter, FormatError, IoError
   void read(std::string_view name, std::int64_t begin, std::int64_t count, float* out) const;
+  /// Where the parameter lies in a file, if it lies there as it is.
+  /// @throws Error if the model has no such parameter
+  std::optional<StoredParameter> locate(std::string_view name) const;
 
  private:
+  const MappedParameter& mapped(std::string_view name) const;
+
   ModelConfig config_;
   SafetensorsReader weights_;
   std::vector<MappedParameter> parameters_;

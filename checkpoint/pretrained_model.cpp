@@ -213,15 +213,19 @@ void end_save(const Context& context, Trainer& trainer) {
 }  // namespace
 
 PretrainedModel::PretrainedModel(const ModelConfig& config, const DropoutRates& dropout,
-                                 ParameterSource source, std::filesystem::path directory)
+                                 ParameterSource source, ParameterLocator locator,
+                                 std::filesystem::path directory)
     : config_(config),
       model_(std::make_unique<Model>(make_transformer(config, dropout))),
       source_(std::move(source)),
+      locator_(std::move(locator)),
       directory_(std::move(directory)) {}
 
 void PretrainedModel::freeze(const ParameterPatterns& patterns) {
   for (const std::string& name : frozen_parameters(config_, patterns)) model_->freeze(name);
 }
+
+void PretrainedModel::freeze_all() noexcept { model_->freeze_all(); }
 
 const Tokenizer& PretrainedModel::tokenizer() {
   if (tokenizer_) return *tokenizer_;
@@ -244,12 +248,13 @@ PretrainedModel load_pretrained(const std::filesystem::path& directory,
     reader->read(parameter->name, begin, static_cast<std::int64_t>(values.size()), values.data());
   };
   const DropoutRates rates = chosen_dropout(reader->config(), dropout);
-  return PretrainedModel(reader->config(), rates, std::move(source), directory);
+  auto locator = [reader](Parameter parameter) { return reader->locate(parameter->name); };
+  return PretrainedModel(reader->config(), rates, std::move(source), std::move(locator), directory);
 }
 
 PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed) {
   check(config, "the model's config");
-  return PretrainedModel(config, {}, random_parameters(seed), {});
+  return PretrainedModel(config, {}, random_parameters(seed), {}, {});
 }
 
 void check_save_target(const ModelConfig& config, const std::filesystem::path& out,

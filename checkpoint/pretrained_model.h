@@ -24,9 +24,13 @@ class PretrainedModel {
   /// Leaves parameters as they are: before a trainer is made of the model.
   /// @throws UsageError as frozen_parameters() does
   void freeze(const ParameterPatterns& patterns);
+  /// All of them: before a generator is made of the model.
+  void freeze_all() noexcept;
   /// The values to start from. Any range of any parameter is read when it is asked for, so that
   /// each rank reads only its shards. May outlive this object.
   const ParameterSource& source() const noexcept { return source_; }
+  /// Where parameters lie in the directory's files. May outlive this object.
+  const ParameterLocator& locator() const noexcept { return locator_; }
   /// Read from the directory when it is first asked for: a model without one can be trained on
   /// tokens. Not thread-safe.
   /// @throws UsageError if there is none, FormatError if it has ids that the model does not
@@ -39,11 +43,12 @@ class PretrainedModel {
                                          const DropoutChoice& dropout);
   friend PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed);
   PretrainedModel(const ModelConfig& config, const DropoutRates& dropout, ParameterSource source,
-                  std::filesystem::path directory);
+                  ParameterLocator locator, std::filesystem::path directory);
 
   ModelConfig config_;
   std::unique_ptr<Model> model_;
   ParameterSource source_;
+  ParameterLocator locator_;
   std::filesystem::path directory_;
   std::unique_ptr<Tokenizer> tokenizer_;
 };

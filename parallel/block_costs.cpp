@@ -71,6 +71,10 @@ class MeasuringVisit final : public BackwardVisit {
       block.forward(graph, first ? Value() : graph.input(activation_, false), batch_);
     }
   }
+  void logits(const Loss& loss) {
+    Graph graph = make_graph(false);
+    loss.logits(graph, graph.input(activation_, false));
+  }
   const MeasuringOps& ops() const { return ops_; }
   std::size_t workspace() const { return workspace_.peak(); }
 
@@ -109,6 +113,17 @@ BlockCost measure_block(const Model& model, int block, const StepShape& shape, D
   cost.backward_workspace = backward.workspace();
   cost.useful_operations +=
       std::min(2 * forward.ops().operations(), backward.ops().gradient_operations());
+  return cost;
+}
+
+BlockCost measure_logits(const Model& model, std::int64_t rows, Dtype compute) {
+  MeasuringVisit visit(model, model.block_count() - 1,
+                       {.micro_batches = 1, .sequences = 1, .sequence_length = rows}, compute,
+                       false);
+  visit.logits(model.loss());
+  BlockCost cost;
+  cost.forward_operations = cost.useful_operations = visit.ops().operations();
+  cost.forward_workspace = visit.workspace();
   return cost;
 }
 

@@ -28,6 +28,9 @@ struct BlockCost {
 /// Runs a block's forward() and backward() over operations and memory that only count: exact for
 /// any block, in milliseconds, on any machine.
 BlockCost measure_block(const Model& model, int block, const StepShape& shape, Dtype compute);
+/// What the model's loss needs for Loss::logits() of `rows` rows: operations and workspace of the
+/// forward phase.
+BlockCost measure_logits(const Model& model, std::int64_t rows, Dtype compute);
 /// Of all blocks.
 std::vector<BlockCost> measure_blocks(const Model& model, const StepShape& shape, Dtype compute);
 

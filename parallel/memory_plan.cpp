@@ -10,6 +10,7 @@
 #include "optimizer/split.h"
 #include "parallel/gradient_pipeline.h"
 #include "parallel/parameter_streamer.h"
+#include "parallel/shard_updater.h"
 
 namespace strata {
 namespace {

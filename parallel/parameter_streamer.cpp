@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "optimizer/split.h"
+
 namespace strata {
 namespace {
 
@@ -56,7 +58,7 @@ std::size_t ParameterStreamer::all_blocks_bytes(const Partition& partition, Dtyp
 
 ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& device,
                                      Communicator& shards, const Partition& partition,
-                                     const Plan& plan, ShardUpdater& updater,
+                                     const Plan& plan, ShardSource& source,
                                      std::span<std::byte> memory, std::span<std::byte> staging,
                                      LaneClock& clock)
     : options_(options),
@@ -64,7 +66,7 @@ ParameterStreamer::ParameterStreamer(const StreamerOptions& options, Device& dev
       shards_(shards),
       partition_(partition),
       plan_(plan),
-      updater_(updater),
+      source_(source),
       clock_(clock),
       slots_(memory),
       staging_(staging),
@@ -134,17 +136,15 @@ bool ParameterStreamer::submit() {
 bool ParameterStreamer::place(Visit& visit) {
   std::size_t bytes = 0;
   std::size_t staging_bytes = 0;
-  for (const Visit::Gathered& gathered : visit.gathered_) {
+  for (Visit::Gathered& gathered : visit.gathered_) {
+    if (in_place(gathered.part)) {
+      gathered.flat = gathered.host_part = source_.resident_weights(gathered.part);
+      continue;
+    }
     bytes += bytes_of(gathered.partition->numel(), options_.compute);
     staging_bytes += bytes_of(gathered.partition->shard_numel(), options_.compute);
   }
   if (bytes == 0) return true;
-  if (options_.weights_in_place) {
-    for (Visit::Gathered& gathered : visit.gathered_) {
-      gathered.flat = gathered.host_part = updater_.resident_weights(gathered.part);
-    }
-    return true;
-  }
   if (!options_.keep_gathered) {
     std::optional<Slot> slot = slots_.allocate(bytes);
     if (!slot) return false;
@@ -162,6 +162,7 @@ bool ParameterStreamer::place(Visit& visit) {
   std::byte* device_memory = visit.slot_.memory.data();
   std::byte* host_memory = visit.staging_.memory.data();
   for (Visit::Gathered& gathered : visit.gathered_) {
+    if (in_place(gathered.part)) continue;
     if (options_.keep_gathered) {
       gathered.flat = kept_[static_cast<std::size_t>(gathered.part)];
     } else {
@@ -184,7 +185,7 @@ void ParameterStreamer::submit_reads(Visit& visit) {
     job.part = gathered.part;
     job.weights = gathered.host_part;
     bool updates = visit.planned_->updates_before && gathered.part == visit.planned_->block;
-    if (updates && updater_.weights_stay(gathered.part)) {
+    if (updates && source_.weights_stay(gathered.part)) {
       submit_update(gathered.part);
       updates = ahead_[part].has_value();
       if (updates) stored_[part] = *std::exchange(ahead_[part], std::nullopt);
@@ -192,7 +193,7 @@ void ParameterStreamer::submit_reads(Visit& visit) {
       job.decision = std::exchange(pending_[part], nullptr);
       updates = job.decision != nullptr;
     }
-    if (options_.weights_in_place) {
+    if (in_place(gathered.part)) {
       gathered.part_ready = stored_[part];
       continue;
     }
@@ -203,7 +204,7 @@ void ParameterStreamer::submit_reads(Visit& visit) {
                             visit.staging_.free.end());
     job.weights_loaded = kept_complete_[part] && !copy_;
     job.sections_stored = stored_[part];
-    const ShardUpdater::Submitted submitted = updater_.submit(job);
+    const ShardSource::Submitted submitted = source_.submit(job);
     gathered.part_ready = submitted.done;
     gathered.written = submitted.written;
     if (job.decision) stored_[part] = submitted.done;
@@ -216,7 +217,7 @@ void ParameterStreamer::submit_updates(int limit) {
     const PlannedVisit& visit = plan_.visit(index % plan_.size());
     // What has to be read queues behind updates, which may wait for the end of this step.
     const bool stay =
-        std::ranges::all_of(visit.parts, [&](int part) { return updater_.weights_stay(part); });
+        std::ranges::all_of(visit.parts, [&](int part) { return source_.weights_stay(part); });
     if (!stay) return;
     if (visit.updates_before && visit.gathers) submit_update(visit.block);
   }
@@ -229,7 +230,7 @@ void ParameterStreamer::submit_update(int part) {
   job.part = part;
   job.decision = std::exchange(pending_[p], nullptr);
   job.sections_stored = stored_[p];
-  ahead_[p] = updater_.submit(job).done;
+  ahead_[p] = source_.submit(job).done;
 }
 
 void ParameterStreamer::submit_gather(Visit& visit) {
@@ -291,7 +292,7 @@ void ParameterStreamer::update_now(Visit& visit,
     job.weights = own->host_part;
     job.weights_loaded = true;
   }
-  const ShardUpdater::Submitted submitted = updater_.submit(job);
+  const ShardSource::Submitted submitted = source_.submit(job);
   stored_[static_cast<std::size_t>(part)] = submitted.done;
   if (holds_hi) own->written = submitted.written;
   kept_complete_[static_cast<std::size_t>(part)] = false;

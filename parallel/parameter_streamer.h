@@ -7,8 +7,10 @@
 
 #include "core/device.h"
 #include "parallel/communicator.h"
+#include "parallel/lane_clock.h"
+#include "parallel/partition.h"
 #include "parallel/plan.h"
-#include "parallel/shard_updater.h"
+#include "parallel/shard_source.h"
 #include "parallel/slot_arena.h"
 
 namespace strata {
@@ -47,7 +49,7 @@ class Visit {
 struct StreamerOptions {
   int prefetch_depth = 2;         ///< visits whose reads are submitted ahead of the current one
   bool keep_gathered = false;     ///< ZeRO 2: gathered weights stay, only updates change them
-  bool weights_in_place = false;  ///< one rank: resident hi is what visits compute from
+  bool weights_in_place = false;  ///< one rank: visits compute from what rests in DRAM
   Dtype compute = Dtype::kBf16;
 };
 
@@ -66,9 +68,9 @@ class ParameterStreamer {
   /// @param shards the ranks that a block is cut into
   /// @param memory of the device, for gathered blocks: largest_visit_bytes() at least, or
   /// all_blocks_bytes() with keep_gathered
-  /// @param staging of the host, staging_bytes(); outlives `updater`, whose jobs write to it
+  /// @param staging of the host, staging_bytes(); outlives `source`, whose jobs write to it
   ParameterStreamer(const StreamerOptions& options, Device& device, Communicator& shards,
-                    const Partition& partition, const Plan& plan, ShardUpdater& updater,
+                    const Partition& partition, const Plan& plan, ShardSource& source,
                     std::span<std::byte> memory, std::span<std::byte> staging, LaneClock& clock);
 
   /// Bytes of gathered weights of the largest visit: the least a streamer can work with.
@@ -107,13 +109,14 @@ class ParameterStreamer {
   void submit_update(int part);
   void submit_gather(Visit& visit);
   TensorView shard_of(const Visit::Gathered& gathered) const;
+  bool in_place(int part) const { return options_.weights_in_place && source_.weights_stay(part); }
 
   StreamerOptions options_;
   Device& device_;
   Communicator& shards_;
   const Partition& partition_;
   const Plan& plan_;
-  ShardUpdater& updater_;
+  ShardSource& source_;
   LaneClock& clock_;
   SlotArena slots_;
   SlotArena staging_;

@@ -94,6 +94,19 @@ Plan::Plan(const Model& model, UpdateTiming timing) {
   hash_ = hash_of(model, visits_);
 }
 
+Plan Plan::forward_only(const Model& model) {
+  Plan plan;
+  for (int block = 0; block < model.block_count(); ++block) {
+    PlannedVisit visit{.block = block, .borrowed = borrowed_parts(model, block)};
+    visit.parts = own_parts(model, block);
+    visit.parts.insert(visit.parts.end(), visit.borrowed.begin(), visit.borrowed.end());
+    plan.visits_.push_back(std::move(visit));
+  }
+  plan.turn_ = model.block_count() - 1;
+  plan.hash_ = hash_of(model, plan.visits_);
+  return plan;
+}
+
 int Plan::gathers(int part) const {
   int count = 0;
   for (const PlannedVisit& visit : visits_) {

@@ -29,14 +29,16 @@ struct PlannedVisit {
   std::vector<int> parts = {};  ///< everything gathered: of its own, then what it borrows
 };
 
-/// The sequence of visits of one training step: forward over all blocks but the last, then backward
-/// from the last to the lowest that is trained. Immutable, the same on every rank. The forward part
-/// followed by the last block's visit is also evaluation, and without computing it is what flushes
-/// pending updates.
+/// The sequence of visits of one training step (or of one pass of generation): forward over all
+/// blocks but the last, then backward from the last to the lowest that is trained. Immutable, the
+/// same on every rank. The forward part followed by the last block's visit is also evaluation, and
+/// without computing it is what flushes pending updates.
 class Plan {
  public:
   /// @throws UsageError if no parameter of the model is trainable
   Plan(const Model& model, UpdateTiming timing);
+  /// Generation: one forward visit of every block, with nothing behind it.
+  static Plan forward_only(const Model& model);
 
   std::span<const PlannedVisit> visits() const noexcept { return visits_; }
   const PlannedVisit& visit(int index) const { return visits_.at(static_cast<std::size_t>(index)); }
@@ -54,6 +56,8 @@ class Plan {
   std::uint64_t hash() const noexcept { return hash_; }
 
  private:
+  Plan() = default;
+
   std::vector<PlannedVisit> visits_;
   int turn_ = 0;
   std::uint64_t hash_ = 0;

@@ -1,6 +1,8 @@
 #include "parallel/rounding.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 namespace strata {
 namespace {
@@ -31,6 +33,26 @@ void round_to(ConstTensorView from, TensorView to) {
   } else {
     std::copy_n(from.as<float>(), from.numel(), to.as<float>());
   }
+}
+
+void round_to(const std::byte* from, Dtype dtype, TensorView to) {
+  if (dtype == to.dtype()) {
+    std::memcpy(to.data(), from, to.bytes());
+    return;
+  }
+  constexpr std::int64_t kPiece = 1024;
+  visit_compute_dtype(dtype, [&]<typename T>(T) {
+    std::array<T, kPiece> stored;
+    std::array<float, kPiece> values;
+    for (std::int64_t begin = 0; begin < to.numel(); begin += kPiece) {
+      const std::int64_t numel = std::min(kPiece, to.numel() - begin);
+      std::memcpy(stored.data(), from + static_cast<std::size_t>(begin) * sizeof(T),
+                  static_cast<std::size_t>(numel) * sizeof(T));
+      std::transform(stored.begin(), stored.begin() + numel, values.begin(),
+                     [](T value) { return static_cast<float>(value); });
+      round_to({values.data(), Dtype::kF32, {numel}}, to.flat(begin, numel));
+    }
+  });
 }
 
 void add_to(ConstTensorView from, TensorView sum) {

@@ -8,6 +8,7 @@
 #include "optimizer/update_rule.h"
 #include "parallel/lane_clock.h"
 #include "parallel/partition.h"
+#include "parallel/shard_source.h"
 #include "swap/shard_store.h"
 
 namespace strata {
@@ -20,30 +21,11 @@ struct StepDecision {
   HostEvent known;
 };
 
-/// One pass over a shard.
-struct ShardJob {
-  int part = 0;  ///< of the partition; with a decision, a trainable one
-  /// Host memory for the shard's weights in the compute dtype, [shard_numel]; the job writes it.
-  /// Empty: nobody wants them.
-  TensorView weights;
-  /// The weights' memory may be used after all of these.
-  std::vector<Event> weights_free;
-  /// An earlier job's update can be fetched.
-  Event sections_stored;
-  /// Whether `weights` already holds hi, so that it is not read again (where products read it).
-  bool weights_loaded = false;
-  /// What to update with; null: only weights are wanted, from hi (and lo, unless products read hi),
-  /// or as they are where the part is frozen.
-  std::shared_ptr<const StepDecision> decision;
-  /// The shard's gradient is at rest: nothing reads it before, nor before the decision is known.
-  Event gradient_at_rest;
-};
-
 /// Streams shards through read, update and write in chunks of constant size, in the order of the
 /// jobs: reads run ahead as far as the pool allows, updates run on one lane, writes drain behind.
 /// Jobs that only load weights which stay in DRAM overtake the others on a lane of their own.
 /// Owns those lanes. submit() never waits; it is not thread-safe.
-class ShardUpdater {
+class ShardUpdater final : public ShardSource {
  public:
   /// Elements per chunk: a multiple of 65,536. At 12 bytes each about 12 MiB.
   static constexpr std::int64_t kChunkNumel = 1 << 20;
@@ -52,23 +34,16 @@ class ShardUpdater {
   /// @param threads OpenMP threads of the update lane
   ShardUpdater(const Partition& partition, int shard_rank, Dtype compute, const UpdateRule& rule,
                ShardStore& store, std::span<std::byte> pool, int threads, LaneClock& clock);
-  ~ShardUpdater();  ///< ends the lanes; unfinished jobs are dropped
+  ~ShardUpdater() override;  ///< ends the lanes; unfinished jobs are dropped
   ShardUpdater(const ShardUpdater&) = delete;
   ShardUpdater& operator=(const ShardUpdater&) = delete;
 
   /// What one chunk takes from the pool at most, when nothing of it is resident.
   static std::size_t chunk_bytes(const ShardLayout& layout);
 
-  /// Whether the part's weights rest in DRAM, so that no update needs memory of a visit.
-  bool weights_stay(int part) const;
-  /// The whole shard's bf16 weights where they rest. @pre products read hi, weights_stay(part)
-  TensorView resident_weights(int part);
-
-  struct Submitted {
-    Event done;     ///< the weights are complete, and a later fetch of the sections sees the update
-    Event written;  ///< nothing reads `weights` any more for this job's own sake
-  };
-  Submitted submit(const ShardJob& job);
+  bool weights_stay(int part) const override;
+  TensorView resident_weights(int part) override;
+  Submitted submit(const ShardJob& job) override;
 
  private:
   struct Chunk;

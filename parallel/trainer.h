@@ -11,22 +11,11 @@
 #include "core/trace.h"
 #include "parallel/context.h"
 #include "parallel/memory_plan.h"
+#include "parallel/parameter_values.h"
 #include "parallel/step_report.h"
 #include "parallel/trainer_options.h"
 
 namespace strata {
-
-/// Gives elements [begin, begin + values.size()) of a parameter, row-major. Called from one thread.
-using ParameterSource =
-    std::function<void(Parameter parameter, std::int64_t begin, std::span<float> values)>;
-
-/// Takes elements [begin, begin + values.size()) of a parameter, row-major: of each parameter from
-/// the first to the last.
-using ParameterSink =
-    std::function<void(Parameter parameter, std::int64_t begin, std::span<const float> values)>;
-
-/// Fresh values: Initializer of each parameter, the same for any number of ranks.
-ParameterSource random_parameters(std::uint64_t seed);
 
 /// Trains a model whose state is partitioned over the ranks of a context and streamed through its
 /// tiers.

@@ -299,7 +299,7 @@ void Trainer::State::run_forward(int limit) {
     const int b = visit.planned().block;
     {
       const LaneClock::Span span(clock, LaneTime::kCompute, TraceLane::kCompute, "forward", b);
-      const VisitParameters parameters(visit, partition, {});
+      const VisitParameters parameters(visit, partition);
       for (int i = 0; i < micro_batches(); ++i) {
         Graph graph(context.device.ops(), *compute, workspace, parameters,
                     options.placement.compute, false, randomness(b));

@@ -8,6 +8,7 @@
 #include "parallel/gradient_pipeline.h"
 #include "parallel/master_reader.h"
 #include "parallel/parameter_streamer.h"
+#include "parallel/shard_updater.h"
 #include "parallel/trainer.h"
 
 namespace strata {

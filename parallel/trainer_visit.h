@@ -5,21 +5,9 @@
 #include <vector>
 
 #include "parallel/trainer_state.h"
+#include "parallel/visit_parameters.h"
 
 namespace strata {
-
-/// Weights and dense accumulators of a visit, as views of flat buffers.
-class VisitParameters final : public ParameterTable {
- public:
-  VisitParameters(const Visit& visit, const Partition& partition, TensorView dense_gradient);
-  ConstTensorView weight(Parameter parameter) const override { return visit_.weight(parameter); }
-  TensorView gradient(Parameter parameter) const override;
-
- private:
-  const Visit& visit_;
-  const Partition& partition_;
-  TensorView dense_gradient_;
-};
 
 /// One block's turn in the backward phase, connected to the trainer's memory and lanes.
 class TrainerVisit final : public BackwardVisit {

@@ -57,9 +57,14 @@ void Loss::backward(BackwardVisit& visit) const {
   }
 }
 
+Value Loss::logits(Graph&, const Value&) const {
+  throw Error(fmt::format("{} has no logits: override logits() to generate with it", name()));
+}
+
 Model::Model(std::vector<std::unique_ptr<Block>> blocks, std::unique_ptr<Loss> loss,
              std::int64_t hidden_size, std::int64_t vocabulary_size, std::int64_t position_count)
     : blocks_(std::move(blocks)),
+      loss_(loss.get()),
       hidden_size_(hidden_size),
       vocabulary_size_(vocabulary_size),
       position_count_(position_count) {
@@ -88,6 +93,12 @@ std::int64_t Model::parameter_count() const noexcept {
     for (const auto& spec : block->parameters()) count += spec->shape.numel();
   }
   return count;
+}
+
+void Model::freeze_all() noexcept {
+  for (const auto& block : blocks_) {
+    for (const auto& spec : block->parameters_) spec->frozen = true;
+  }
 }
 
 void Model::freeze(const std::string& name) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,13 @@ struct DeviceBatch {
   std::int64_t first_sequence = 0;  ///< as Batch::first_sequence, of this micro-batch
   /// Number of its first token since the run began, over all ranks: what random numbers go by.
   std::int64_t first_row() const noexcept { return first_sequence * tokens; }
+};
+
+/// Keys and values of a block that attends.
+struct KvLayer {
+  std::int64_t heads = 0;      ///< G
+  std::int64_t head_size = 0;  ///< D
+  std::int64_t window = 0;     ///< tokens that are looked back on at most; 0: all
 };
 
 /// Options of a declared parameter beside name and shape.
@@ -93,6 +101,9 @@ class Block {
   /// Recomputes and differentiates every micro-batch. Override it only to do something else than
   /// forward() on a tape, micro-batch by micro-batch.
   virtual void backward(BackwardVisit& visit) const;
+  /// What its Graph::attention() keeps of each token; none: forward() does not call it. It may call
+  /// it once.
+  virtual std::optional<KvLayer> kv_layer() const { return std::nullopt; }
   /// Whether backward() reads the block's own weights: where it does not, they are not fetched.
   virtual bool backward_needs_weights() const { return true; }
 
@@ -116,6 +127,9 @@ class Loss : public Block {
   using Block::Block;
   /// Losses, and with visit.wants_gradients() their gradients, of all micro-batches.
   void backward(BackwardVisit& visit) const override;
+  /// What the loss is taken of: all logits [T, V] of an activation, fp32.
+  /// @throws Error where the block does not say: nothing can be generated with the model
+  virtual Value logits(Graph& graph, const Value& input) const;
 };
 
 /// A fixed list of blocks, the last of which is the Loss.
@@ -127,6 +141,8 @@ class Model {
 
   int block_count() const noexcept { return static_cast<int>(blocks_.size()); }
   const Block& block(int index) const { return *blocks_.at(static_cast<std::size_t>(index)); }
+  /// The last block.
+  const Loss& loss() const { return *loss_; }
   /// Elements per token between blocks.
   std::int64_t hidden_size() const noexcept { return hidden_size_; }
   /// Ids and labels are below it.
@@ -140,6 +156,8 @@ class Model {
   /// From now on the parameter gets no gradient and no update. Before anything is planned for the
   /// model. @throws Error if there is none of that name
   void freeze(const std::string& name);
+  /// Of every parameter.
+  void freeze_all() noexcept;
   /// Elements of parameters that are not frozen.
   std::int64_t trainable_count() const noexcept;
   /// The first block with a trainable parameter: none below it has a backward visit.
@@ -148,6 +166,7 @@ class Model {
 
  private:
   std::vector<std::unique_ptr<Block>> blocks_;
+  const Loss* loss_;
   std::int64_t hidden_size_;
   std::int64_t vocabulary_size_;
   std::int64_t position_count_;

@@ -181,6 +181,9 @@ class Layer final : public Block {
     down_ = declare_product("mlp.down", config.hidden, config.intermediate, bias, residual);
   }
 
+  std::optional<KvLayer> kv_layer() const override {
+    return KvLayer{attention_shape_.kv_heads, attention_shape_.head_size, attention_shape_.window};
+  }
   Value forward(Graph& graph, const Value& x, const DeviceBatch& batch) const override {
     if (!pre_norm_) {
       const Value h = attention_norm_(graph, graph.add(x, attend(graph, x, batch)));

@@ -37,8 +37,7 @@ class TransformerHead final : public Loss {
   Value forward(Graph& graph, const Value& input, const DeviceBatch& batch) const override;
   void backward(BackwardVisit& visit) const override;
 
-  /// All logits [T, V] of an activation: for comparisons and sampling.
-  Value logits(Graph& graph, const Value& input) const;
+  Value logits(Graph& graph, const Value& input) const override;
 
  private:
   /// What the second pass over the vocabulary needs from the first, of one micro-batch.

@@ -39,7 +39,11 @@ Value TransformerHead::features(Graph& graph, const Value& x) const {
 }
 
 Value TransformerHead::logits(Graph& graph, const Value& input) const {
-  return graph.linear(features(graph, input), weight_, nullptr);
+  const Value x = features(graph, input);
+  Value result = graph.allocate(Dtype::kF32, {x.shape()[0], vocabulary_});
+  graph.ops().linear(x.view(), graph.parameters().weight(weight_), {}, result.view(),
+                     graph.stream());
+  return result;
 }
 
 TransformerHead::Statistics TransformerHead::softmax_statistics(Graph& graph, const Value& input,

@@ -1,0 +1,209 @@
+#include "parallel/frozen_shards.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/units.h"
+#include "parallel/rounding.h"
+
+namespace strata {
+namespace {
+
+/// Elements that are converted at once while a shard is filled.
+constexpr std::int64_t kPiece = 1 << 20;
+
+/// Elements of a parameter that lie in a rank's shard.
+struct Owned {
+  std::int64_t in_parameter = 0;
+  std::int64_t in_shard = 0;
+  std::int64_t numel = 0;
+};
+Owned owned(const BlockPartition& part, int rank, const Placement& placement) {
+  const std::int64_t first = rank * part.shard_numel();
+  const std::int64_t from = std::max(first, placement.offset);
+  const std::int64_t to = std::min(first + part.shard_numel(), placement.offset + placement.numel);
+  return {from - placement.offset, from - first, std::max<std::int64_t>(0, to - from)};
+}
+
+}  // namespace
+
+std::vector<std::optional<std::uint64_t>> FrozenShards::in_files(const Partition& partition,
+                                                                 int rank,
+                                                                 const ParameterLocator& locator) {
+  std::vector<std::optional<std::uint64_t>> result;
+  for (int p = 0; p < partition.part_count(); ++p) {
+    std::optional<std::uint64_t> bytes = 0;
+    for (const Placement& placement : partition.part(p).placements()) {
+      const auto stored = locator ? locator(placement.parameter) : std::nullopt;
+      if (!stored) {
+        bytes.reset();
+        break;
+      }
+      const Owned own = owned(partition.part(p), rank, placement);
+      *bytes += static_cast<std::uint64_t>(own.numel) * size_bytes(stored->dtype);
+    }
+    result.push_back(bytes);
+  }
+  return result;
+}
+
+FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
+                           const GenerationPlan& plan, const Sources& sources, IoEngine* engine,
+                           std::unique_ptr<SwapSpace> swap, std::span<std::byte> pool)
+    : partition_(partition),
+      rank_(rank),
+      compute_(compute),
+      parts_(plan.homes.size()),
+      swap_(std::move(swap)),
+      files_(engine != nullptr ? std::make_unique<FileReader>(*engine, pool) : nullptr),
+      load_(make_host_stream("load")),
+      finish_(make_host_stream("swap wait")),
+      submit_(make_host_stream("swap read")) {
+  const auto located = in_files(partition, rank, sources.locator);
+  std::uint64_t offset = 0;
+  for (int p = 0; p < partition.part_count(); ++p) {
+    Part& own = parts_[static_cast<std::size_t>(p)];
+    own.home = plan.homes[static_cast<std::size_t>(p)];
+    const std::size_t bytes =
+        static_cast<std::size_t>(partition.part(p).shard_numel()) * size_bytes(compute);
+    if (bytes == 0) continue;
+    if (own.home == WeightHome::kMemory) own.memory = allocate_host(bytes);
+    if (own.home == WeightHome::kSwap) {
+      own.offset = offset;
+      offset += round_up(bytes, kIoAlignment);
+    }
+    if (own.home == WeightHome::kFile || (files_ && located[static_cast<std::size_t>(p)])) {
+      find(p, sources.locator);
+    }
+  }
+  std::vector<Event> loaded;
+  for (int p = 0; p < partition.part_count(); ++p) {
+    Part& own = parts_[static_cast<std::size_t>(p)];
+    if (partition.part(p).shard_numel() == 0 || own.home == WeightHome::kFile) continue;
+    if (own.stretches.empty()) {
+      fill(p, sources.values);
+    } else if (own.home == WeightHome::kMemory) {
+      loaded.push_back(read_files(own, resident_weights(p), {}));
+    }
+  }
+  for (const Event& event : loaded) event.wait();
+}
+
+void FrozenShards::find(int index, const ParameterLocator& locator) {
+  for (const Placement& placement : partition_.part(index).placements()) {
+    const Owned own = owned(partition_.part(index), rank_, placement);
+    if (own.numel == 0) continue;
+    const StoredParameter stored = locator(placement.parameter).value();
+    const std::size_t width = size_bytes(stored.dtype);
+    FileReader::Range range{
+        .file = files_->open(stored.path),
+        .offset = stored.offset + static_cast<std::uint64_t>(own.in_parameter) * width,
+        .bytes = static_cast<std::uint64_t>(own.numel) * width,
+        .take = {}};
+    parts_[static_cast<std::size_t>(index)].stretches.push_back(
+        {std::move(range), stored.dtype, own.in_shard, own.numel});
+  }
+}
+
+void FrozenShards::fill(int index, const ParameterSource& values) {
+  Part& own = parts_[static_cast<std::size_t>(index)];
+  const BlockPartition& block = partition_.part(index);
+  const std::int64_t shard = block.shard_numel();
+  const std::int64_t first = rank_ * shard;
+  const bool copies = own.home == WeightHome::kSwap;
+  const std::int64_t at_once = std::min(kPiece, shard);
+  const Buffer piece =
+      copies ? allocate_host(
+                   round_up(static_cast<std::size_t>(at_once) * size_bytes(compute_), kIoAlignment))
+             : Buffer();
+  std::vector<float> read;
+  for (std::int64_t begin = 0; begin < shard; begin += at_once) {
+    const std::int64_t numel = std::min(at_once, shard - begin);
+    const TensorView target = copies ? TensorView(piece.data(), compute_, {numel})
+                                     : resident_weights(index).flat(begin, numel);
+    for (const Placement& placement : block.placements()) {
+      const std::int64_t from = std::max(first + begin, placement.offset);
+      const std::int64_t to = std::min(first + begin + numel, placement.offset + placement.numel);
+      if (from >= to) continue;
+      read.resize(static_cast<std::size_t>(to - from));
+      values(placement.parameter, from - placement.offset, read);
+      round_to({read.data(), Dtype::kF32, {to - from}},
+               target.flat(from - first - begin, to - from));
+    }
+    if (!copies) continue;
+    const std::size_t bytes = round_up(target.bytes(), kIoAlignment);
+    const auto offset = static_cast<std::uint64_t>(begin) * size_bytes(compute_);
+    swap_->write(own.offset + offset, {piece.data(), bytes}).wait();
+  }
+}
+
+bool FrozenShards::weights_stay(int part) const {
+  return this->part(part).home == WeightHome::kMemory;
+}
+
+TensorView FrozenShards::resident_weights(int part) {
+  return {this->part(part).memory.data(), compute_, {partition_.part(part).shard_numel()}};
+}
+
+ShardSource::Submitted FrozenShards::submit(const ShardJob& job) {
+  expects(!job.decision, "nothing of the model is trained");
+  const Part& own = part(job.part);
+  if (job.weights.empty()) return {};
+  switch (own.home) {
+    case WeightHome::kFile:
+      return {read_files(own, job.weights, job.weights_free), {}};
+    case WeightHome::kSwap:
+      return {read_swap(own, job.weights, job.weights_free), {}};
+    case WeightHome::kMemory:
+      break;
+  }
+  load_->enqueue([&own, job] {
+    for (const Event& event : job.weights_free) event.wait();
+    std::memcpy(job.weights.data(), own.memory.data(), job.weights.bytes());
+  });
+  return {load_->record(), {}};
+}
+
+Event FrozenShards::read_files(const Part& part, TensorView weights, std::vector<Event> free) {
+  std::vector<FileReader::Range> ranges;
+  for (const Stretch& stretch : part.stretches) {
+    const TensorView target = weights.flat(stretch.begin, stretch.numel);
+    ranges.push_back(stretch.range);
+    ranges.back().take = [target, dtype = stretch.dtype](std::uint64_t begin,
+                                                         std::span<const std::byte> bytes) {
+      const std::size_t width = size_bytes(dtype);
+      round_to(bytes.data(), dtype,
+               target.flat(static_cast<std::int64_t>(begin / width),
+                           static_cast<std::int64_t>(bytes.size() / width)));
+    };
+  }
+  return files_->read(std::move(ranges), std::move(free));
+}
+
+Event FrozenShards::read_swap(const Part& part, TensorView weights, std::vector<Event> free) {
+  const HostEvent done;
+  // Nothing may leave the lanes by an exception: it would drop the reads behind.
+  submit_->enqueue([this, &part, weights, free = std::move(free), done] {
+    const std::span<std::byte> memory(static_cast<std::byte*>(weights.data()), weights.bytes());
+    Event arrived;
+    try {
+      for (const Event& event : free) event.wait();
+      arrived = swap_->read(part.offset, memory);
+    } catch (...) {
+      done.fail(std::current_exception());
+      return;
+    }
+    finish_->enqueue([arrived, done] {
+      try {
+        arrived.wait();
+        done.complete();
+      } catch (...) {
+        done.fail(std::current_exception());
+      }
+    });
+  });
+  return done.event();
+}
+
+}  // namespace strata

@@ -1,0 +1,73 @@
+#pragma once
+
+// Internal to the generator. Not installed.
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/device.h"
+#include "parallel/generation_plan.h"
+#include "parallel/parameter_values.h"
+#include "parallel/shard_source.h"
+#include "swap/file_reader.h"
+
+namespace strata {
+
+/// This rank's shards of a model nothing of which is trained: in memory, in the model's own files,
+/// or in a copy on swap.
+class FrozenShards final : public ShardSource {
+ public:
+  struct Sources {
+    const ParameterSource& values;
+    const ParameterLocator& locator;
+  };
+  /// By part: the bytes of rank `rank`'s shard in files, where all parameters of the part lie in
+  /// files as they are.
+  static std::vector<std::optional<std::uint64_t>> in_files(const Partition& partition, int rank,
+                                                            const ParameterLocator& locator);
+
+  /// Fills what is in memory and on swap; blocks until that is done.
+  /// @param engine, swap, pool for what does not stay (FileReader); null and empty where all does
+  /// @throws IoError, and what `values` throws
+  FrozenShards(const Partition& partition, int rank, Dtype compute, const GenerationPlan& plan,
+               const Sources& sources, IoEngine* engine, std::unique_ptr<SwapSpace> swap,
+               std::span<std::byte> pool);
+
+  bool weights_stay(int part) const override;
+  TensorView resident_weights(int part) override;
+  Submitted submit(const ShardJob& job) override;
+
+ private:
+  /// Elements of the shard that come from one place in a file.
+  struct Stretch {
+    FileReader::Range range;
+    Dtype dtype;
+    std::int64_t begin;  // into the shard
+    std::int64_t numel;
+  };
+  struct Part {
+    WeightHome home = WeightHome::kMemory;
+    Buffer memory;
+    std::vector<Stretch> stretches;
+    std::uint64_t offset = 0;  // into the swap space
+  };
+
+  void find(int index, const ParameterLocator& locator);
+  void fill(int index, const ParameterSource& values);
+  Event read_files(const Part& part, TensorView weights, std::vector<Event> free);
+  Event read_swap(const Part& part, TensorView weights, std::vector<Event> free);
+  const Part& part(int index) const { return parts_.at(static_cast<std::size_t>(index)); }
+
+  const Partition& partition_;
+  int rank_;
+  Dtype compute_;
+  std::vector<Part> parts_;
+  std::unique_ptr<SwapSpace> swap_;
+  std::unique_ptr<FileReader> files_;
+  std::unique_ptr<Stream> load_;    // copies what is in memory
+  std::unique_ptr<Stream> finish_;  // waits for reads from swap
+  std::unique_ptr<Stream> submit_;  // submits them, and to finish_
+};
+
+}  // namespace strata

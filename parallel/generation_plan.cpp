@@ -1,0 +1,254 @@
+#include "parallel/generation_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "core/memory_pool.h"
+#include "core/units.h"
+#include "parallel/block_costs.h"
+#include "swap/file_reader.h"
+
+namespace strata {
+namespace {
+
+constexpr std::int64_t kPassRows = 512;
+/// More rows at once make products hardly faster and activations larger.
+constexpr std::int64_t kRowsAtOnce = 512;
+constexpr std::int64_t kLogitsAtOnce = 32;
+
+std::size_t aligned(std::size_t bytes) { return round_up(bytes, MemoryPool::kAlignment); }
+
+class Planner {
+ public:
+  explicit Planner(const GenerationPlanInput& input) : in_(input) {
+    for (int part = 0; part < in_.partition.part_count(); ++part) {
+      plan_.homes.push_back(file_bytes(part) ? WeightHome::kFile : WeightHome::kSwap);
+    }
+    plan_.weights_in_place = in_.partition.ranks() == 1;
+    size_buffers();
+    size_cache();
+  }
+
+  GenerationPlan run() {
+    if (in_.options.residency && everything_fits()) {
+      for (int part = 0; part < parts(); ++part) keep(part);
+    } else {
+      stream();
+    }
+    add_up();
+    return plan_;
+  }
+
+ private:
+  int parts() const { return in_.partition.part_count(); }
+  std::size_t shard_bytes(int part) const {
+    return static_cast<std::size_t>(in_.partition.part(part).shard_numel()) *
+           size_bytes(in_.options.compute);
+  }
+  std::size_t whole_bytes(int part) const {
+    return shard_bytes(part) * static_cast<std::size_t>(in_.partition.ranks());
+  }
+  const std::optional<std::uint64_t>& file_bytes(int part) const {
+    return in_.in_files[static_cast<std::size_t>(part)];
+  }
+  WeightHome& home(int part) { return plan_.homes[static_cast<std::size_t>(part)]; }
+  bool stays(int part) const {
+    return plan_.homes[static_cast<std::size_t>(part)] == WeightHome::kMemory;
+  }
+  void keep(int part) {
+    home(part) = WeightHome::kMemory;
+    plan_.resident += shard_bytes(part);
+  }
+
+  void size_buffers() {
+    const GeneratorOptions& options = in_.options;
+    plan_.rows = options.rows > 0 ? options.rows : std::max(kPassRows, 2 * options.sequences);
+    plan_.rows_at_once = std::min(plan_.rows, kRowsAtOnce);
+    plan_.logits_at_once = std::min(plan_.rows, kLogitsAtOnce);
+    const StepShape shape{
+        .micro_batches = 1, .sequences = 1, .sequence_length = plan_.rows_at_once};
+    std::size_t workspace = 0;
+    for (int block = 0; block + 1 < in_.model.block_count(); ++block) {
+      const BlockCost cost = measure_block(in_.model, block, shape, options.compute);
+      workspace = std::max(workspace, cost.forward_workspace);
+    }
+    const BlockCost logits = measure_logits(in_.model, plan_.logits_at_once, options.compute);
+    // Beside the logits: the rows they are of.
+    workspace = std::max(workspace, logits.forward_workspace + row_bytes(plan_.logits_at_once));
+    plan_.workspace = aligned(workspace);
+    plan_.file_pool = FileReader::kPoolBytes;
+    plan_.activations = aligned(row_bytes(plan_.rows));
+    plan_.batch = aligned(static_cast<std::size_t>(plan_.rows) * 2 * size_bytes(Dtype::kI32));
+    plan_.operations_per_logits =
+        logits.forward_operations / static_cast<double>(plan_.logits_at_once);
+    const StepShape one{.micro_batches = 1, .sequences = 1, .sequence_length = 1};
+    for (int block = 0; block + 1 < in_.model.block_count(); ++block) {
+      plan_.operations_per_row +=
+          measure_block(in_.model, block, one, options.compute).forward_operations;
+    }
+  }
+  std::size_t row_bytes(std::int64_t rows) const {
+    return aligned(static_cast<std::size_t>(rows * in_.model.hidden_size()) *
+                   size_bytes(in_.options.compute));
+  }
+
+  /// Without streaming's own buffers.
+  std::uint64_t fixed() const {
+    return plan_.workspace + plan_.activations + plan_.batch + plan_.file_pool;
+  }
+  std::uint64_t budget() const {
+    return in_.options.dram_bytes.value_or(std::numeric_limits<std::uint64_t>::max());
+  }
+  std::uint64_t pages(std::int64_t tokens) const {
+    return static_cast<std::uint64_t>((tokens + kPageTokens - 1) / kPageTokens);
+  }
+  std::uint64_t kv_of_one() const {
+    return pages(in_.options.sequence_tokens) * in_.kv.page_bytes();
+  }
+  std::uint64_t kv_wanted() const {
+    return kv_of_one() * static_cast<std::uint64_t>(in_.options.sequences);
+  }
+
+  void size_cache() {
+    if (!in_.options.kv_bytes) return;
+    if (*in_.options.kv_bytes < kv_of_one()) {
+      throw UsageError(
+          fmt::format("--kv_memory {} does not hold one sequence of {} tokens, which takes {}; "
+                      "give it that, or "
+                      "generate fewer tokens",
+                      format_bytes(*in_.options.kv_bytes), in_.options.sequence_tokens,
+                      format_bytes(kv_of_one())));
+    }
+    plan_.kv = *in_.options.kv_bytes / in_.kv.page_bytes() * in_.kv.page_bytes();
+  }
+  void choose_cache(std::uint64_t most) {
+    if (in_.options.kv_bytes) return;
+    const std::uint64_t bytes = std::clamp(std::min(kv_wanted(), most), kv_of_one(), kv_wanted());
+    plan_.kv = bytes / in_.kv.page_bytes() * in_.kv.page_bytes();
+  }
+  std::uint64_t least_cache() const { return in_.options.kv_bytes ? plan_.kv : kv_of_one(); }
+
+  bool everything_fits() {
+    std::uint64_t weights = 0;
+    for (int part = 0; part < parts(); ++part) weights += shard_bytes(part);
+    const int depth = plan_.weights_in_place ? 0 : std::min(in_.options.prefetch_depth, 1);
+    const std::size_t gathered = plan_.weights_in_place ? 0 : window_bytes(depth);
+    const std::uint64_t others = fixed() + weights + gathered;
+    if (others + least_cache() > budget()) return false;
+    choose_cache(budget() - others);
+    plan_.gathered = gathered;
+    plan_.prefetch_depth = depth;
+    return true;
+  }
+
+  /// Complete blocks of `depth` + 1 visits in a row.
+  std::size_t window_bytes(int depth) const {
+    std::size_t largest = 0;
+    for (int first = 0; first < in_.plan.size(); ++first) {
+      std::size_t bytes = 0;
+      for (int i = 0; i <= depth; ++i) {
+        for (const int part : in_.plan.visit((first + i) % in_.plan.size()).parts) {
+          bytes += aligned(whole_bytes(part));
+        }
+      }
+      largest = std::max(largest, bytes);
+    }
+    return largest;
+  }
+
+  void stream() {
+    const std::uint64_t others = fixed();
+    int depth = std::min(std::max(in_.options.prefetch_depth, 0), in_.plan.size() - 1);
+    while (depth > 0 && others + window_bytes(depth) + least_cache() > budget()) --depth;
+    plan_.prefetch_depth = depth;
+    plan_.gathered = window_bytes(depth);
+    const std::uint64_t least = others + plan_.gathered + least_cache();
+    if (least > budget()) {
+      throw UsageError(
+          fmt::format("--dram {} is too little: {} work, of which {} are complete blocks and {} "
+                      "keys and values "
+                      "of one sequence of {} tokens",
+                      format_bytes(budget()), format_bytes(least), format_bytes(plan_.gathered),
+                      format_bytes(least_cache()), in_.options.sequence_tokens));
+    }
+    // Keys and values come first: without them passes serve fewer sequences, and reading is paid
+    // per pass.
+    choose_cache(budget() - others - plan_.gathered);
+    if (!in_.options.residency) return;
+    std::uint64_t left = budget() - others - plan_.gathered - plan_.kv;
+    for (const int part : in_order()) {
+      if (shard_bytes(part) > left) continue;
+      left -= shard_bytes(part);
+      keep(part);
+    }
+  }
+
+  /// Parts in the order in which they deserve to stay.
+  std::vector<int> in_order() const {
+    std::vector<int> order(static_cast<std::size_t>(parts()));
+    std::iota(order.begin(), order.end(), 0);
+    // Of parts read as often: every second, then every fourth, and so on.
+    const auto spread = [](int part) {
+      std::uint32_t reversed = 0;
+      for (int bit = 0; bit < 32; ++bit) {
+        reversed |= (static_cast<std::uint32_t>(part) >> bit & 1u) << (31 - bit);
+      }
+      return reversed;
+    };
+    std::ranges::stable_sort(order, [&](int a, int b) {
+      const int often = in_.plan.gathers(a), rarely = in_.plan.gathers(b);
+      return often != rarely ? often > rarely : spread(a) < spread(b);
+    });
+    return order;
+  }
+
+  void add_up() {
+    for (int part = 0; part < parts(); ++part) {
+      const auto visits = static_cast<std::uint64_t>(in_.plan.gathers(part));
+      plan_.weights += whole_bytes(part) * visits;
+      if (stays(part)) continue;
+      const bool copied = home(part) == WeightHome::kSwap;
+      plan_.streamed += (copied ? shard_bytes(part) : file_bytes(part).value()) * visits;
+      if (copied) plan_.swap += aligned(shard_bytes(part));
+    }
+    if (plan_.swap == 0 || !in_.options.swap.empty()) return;
+    throw UsageError(fmt::format(
+        "--swap names no directory, and {} of weights neither stay in memory nor can be read in "
+        "place from the model's files; name directories for a copy of them",
+        format_bytes(plan_.swap)));
+  }
+
+  GenerationPlanInput in_;
+  GenerationPlan plan_;
+};
+
+}  // namespace
+
+KvShape kv_shape(const Model& model, Dtype dtype) {
+  KvShape shape{.dtype = dtype};
+  for (int block = 0; block < model.block_count(); ++block) {
+    const std::optional<KvLayer> layer = model.block(block).kv_layer();
+    if (!layer) continue;
+    if (shape.layers++ == 0) {
+      shape.kv_heads = layer->heads;
+      shape.head_size = layer->head_size;
+    } else if (shape.kv_heads != layer->heads || shape.head_size != layer->head_size) {
+      throw UsageError(fmt::format(
+          "{} keeps {} x {} keys a token, blocks before it {} x {}: such models cannot generate",
+          model.block(block).name(), layer->heads, layer->head_size, shape.kv_heads,
+          shape.head_size));
+    }
+  }
+  if (shape.layers == 0)
+    throw UsageError("no block of the model attends: nothing to generate with");
+  return shape;
+}
+
+GenerationPlan make_generation_plan(const GenerationPlanInput& input) {
+  return Planner(input).run();
+}
+
+}  // namespace strata

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/model/block.h"
+#include "core/paged_kv.h"
+#include "parallel/partition.h"
+#include "parallel/plan.h"
+#include "swap/io_engine.h"
+#include "swap/kv_cache.h"
+#include "swap/swap_file.h"
+
+namespace strata {
+
+/// What one rank generates with.
+struct GeneratorOptions {
+  Dtype compute = Dtype::kBf16;  ///< kBf16 or kF32; also what keys and values are kept in
+  std::optional<std::uint64_t> dram_bytes = {};  ///< all buffers; none: as much as it takes
+  std::optional<std::uint64_t> kv_bytes = {};    ///< of keys and values; none: as there is room
+  std::int64_t sequences = 1;                    ///< in flight at most
+  std::int64_t sequence_tokens = 1024;  ///< that the longest text has in the end, its prompt too
+  std::int64_t rows = 0;                ///< tokens of a pass at most; 0: 512, or two per sequence
+  bool residency = true;                ///< false: no weights stay in memory
+  int prefetch_depth = 2;               ///< blocks read ahead, where memory allows
+  /// Where weights go that cannot be read in place and do not stay; empty: all of those must stay.
+  std::vector<SwapDirectory> swap = {};
+  IoEngineOptions io = {};
+  /// Makes the engine that `io` describes; replace it to put another between us and the drive.
+  std::function<std::unique_ptr<IoEngine>(const IoEngineOptions&)> make_engine = make_io_engine;
+};
+
+/// Where a part's weights rest.
+enum class WeightHome : std::uint8_t {
+  kMemory,
+  kFile,  ///< in the model's own files, read in place
+  kSwap   ///< in a copy on swap
+};
+
+/// Everything about one rank's memory, decided before the first pass. Sizes in bytes.
+struct GenerationPlan {
+  std::vector<WeightHome> homes;    ///< by part of the partition
+  int prefetch_depth = 0;           ///< blocks read ahead
+  bool weights_in_place = false;    ///< one rank computes from its resident weights where they lie
+  std::int64_t rows = 0;            ///< of a pass at most
+  std::int64_t rows_at_once = 0;    ///< that a block computes together
+  std::int64_t logits_at_once = 0;  ///< rows that the last block computes together
+
+  std::size_t resident = 0;     ///< weights that stay
+  std::size_t gathered = 0;     ///< complete blocks
+  std::size_t file_pool = 0;    ///< bytes of model files on their way
+  std::size_t activations = 0;  ///< between blocks
+  std::size_t batch = 0;        ///< ids and positions
+  std::size_t workspace = 0;    ///< activations within a block, logits
+  std::size_t kv = 0;           ///< keys and values, whole pages
+  std::size_t dram() const {
+    return resident + gathered + file_pool + activations + batch + workspace + kv;
+  }
+  std::uint64_t swap = 0;  ///< copies of weights
+
+  std::uint64_t streamed = 0;        ///< bytes that this rank reads from drives in a pass
+  std::uint64_t weights = 0;         ///< bytes of weights that a pass computes from
+  double operations_per_row = 0;     ///< of products, without attention and logits
+  double operations_per_logits = 0;  ///< of the last block, per row whose logits are wanted
+};
+
+/// What a plan is made for.
+struct GenerationPlanInput {
+  const Model& model;
+  const Partition& partition;
+  const Plan& plan;
+  KvShape kv;
+  /// By part: the bytes of its shard in the model's files, where it can be read from them.
+  std::vector<std::optional<std::uint64_t>> in_files;
+  const GeneratorOptions& options;
+};
+
+/// Buffers first, keys and values next, and with what is left the weights that save most reading
+/// per byte: those that a pass reads twice, then a set spread evenly over the blocks so that the
+/// drive always has something to do.
+/// @throws UsageError with the smallest budget that works when this one does not, and when keys and
+/// values have no room for one sequence
+GenerationPlan make_generation_plan(const GenerationPlanInput& input);
+
+/// What a token's keys and values are, in all blocks that attend.
+/// @throws UsageError for a model whose blocks differ in it
+KvShape kv_shape(const Model& model, Dtype dtype);
+
+}  // namespace strata

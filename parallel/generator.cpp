@@ -1,0 +1,283 @@
+#include "parallel/generator.h"
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <utility>
+
+#include "parallel/frozen_shards.h"
+#include "parallel/parameter_streamer.h"
+#include "parallel/visit_parameters.h"
+
+namespace strata {
+namespace {
+
+/// Rows that a block computes together, as rows of their own.
+struct RowRange {
+  std::int64_t begin = 0;
+  std::int64_t rows = 0;
+  std::vector<SequenceRows> sequences = {};
+};
+
+std::vector<RowRange> cut(const PassRows& pass, std::int64_t at_once) {
+  std::vector<RowRange> ranges;
+  const auto rows = static_cast<std::int64_t>(pass.ids.size());
+  for (std::int64_t begin = 0; begin < rows; begin += at_once) {
+    RowRange range{.begin = begin, .rows = std::min(at_once, rows - begin)};
+    for (const SequenceRows& sequence : pass.sequences) {
+      const std::int64_t from = std::max(begin, sequence.row);
+      const std::int64_t to = std::min(begin + range.rows, sequence.row + sequence.rows);
+      if (from >= to) continue;
+      range.sequences.push_back({.row = from - begin,
+                                 .rows = to - from,
+                                 .position = sequence.position + from - sequence.row,
+                                 .pages = sequence.pages});
+    }
+    ranges.push_back(std::move(range));
+  }
+  return ranges;
+}
+
+}  // namespace
+
+struct Generator::State {
+  State(const Context& context, const Model& model, const GeneratorOptions& options,
+        const ParameterSource& source, const ParameterLocator& locator, Trace* trace);
+  ~State();
+
+  Context context;
+  const Model& model;
+  GeneratorOptions options;
+  Trace no_trace{false};
+  LaneClock clock;
+  Communicator& shards;
+  Partition partition;
+  Plan plan;
+  KvShape kv;
+  GenerationPlan memory;
+
+  // Memory, before whatever transfers to and from it.
+  Buffer gathered;
+  Buffer file_pool;
+  Buffer weight_staging;
+  Buffer activation_memory;
+  Buffer batch_memory;
+  Buffer kv_memory;
+  Workspace workspace;
+
+  std::unique_ptr<IoEngine> engine;
+  FrozenShards weights;
+  std::unique_ptr<Stream> compute;
+  ParameterStreamer streamer;
+  KvCache cache;
+  std::vector<PagedKv> layers;
+
+  void pass(const PassRows& rows, const LogitsSink& sink);
+  void give_up() noexcept;
+
+ private:
+  StreamerOptions streamer_options() const;
+  std::unique_ptr<SwapSpace> make_swap();
+  void agree_on_plan();
+  void check(const PassRows& rows) const;
+  TensorView load(const std::vector<std::int32_t>& values, std::size_t place);
+  TensorView activations(std::int64_t begin, std::int64_t rows) const;
+  void run_block(int block, const PagedKv* pages, const ParameterTable& parameters,
+                 const RowRange& range, const TensorView& ids, const TensorView& positions);
+  void run_logits(const ParameterTable& parameters, const std::vector<std::int64_t>& picked,
+                  const LogitsSink& sink);
+};
+
+Generator::State::State(const Context& given, const Model& streamed, const GeneratorOptions& wanted,
+                        const ParameterSource& source, const ParameterLocator& locator,
+                        Trace* trace)
+    : context(given),
+      model(streamed),
+      options(wanted),
+      clock(trace != nullptr ? *trace : no_trace),
+      shards(given.communicator),
+      partition(streamed, shards.size()),
+      plan(Plan::forward_only(streamed)),
+      kv(kv_shape(streamed, wanted.compute)),
+      memory(make_generation_plan(
+          {.model = streamed,
+           .partition = partition,
+           .plan = plan,
+           .kv = kv,
+           .in_files = FrozenShards::in_files(partition, shards.rank(), locator),
+           .options = options})),
+      gathered(given.device.allocate(memory.gathered)),
+      file_pool(allocate_host(FileReader::kPoolBytes)),
+      weight_staging(allocate_host(
+          ParameterStreamer::staging_bytes(streamer_options(), given.device, partition, plan))),
+      activation_memory(given.device.allocate(memory.activations)),
+      batch_memory(given.device.allocate(memory.batch)),
+      kv_memory(allocate_host(memory.kv)),
+      workspace(given.device.allocate(memory.workspace)),
+      engine(wanted.make_engine(wanted.io)),
+      weights(partition, shards.rank(), wanted.compute, memory, {source, locator}, engine.get(),
+              make_swap(), {file_pool.data(), file_pool.bytes()}),
+      compute(given.device.make_stream()),
+      streamer(streamer_options(), given.device, shards, partition, plan, weights,
+               {gathered.data(), gathered.bytes()}, {weight_staging.data(), weight_staging.bytes()},
+               clock),
+      cache(kv, {kv_memory.data(), kv_memory.bytes()}) {
+  for (int layer = 0; layer < kv.layers; ++layer) layers.push_back(cache.layer(layer));
+  agree_on_plan();
+}
+
+Generator::State::~State() {
+  // An exception may leave operations under way that use our memory: end them before it goes.
+  if (std::uncaught_exceptions() > 0) give_up();
+  try {
+    shards.stream().synchronize();
+  } catch (const std::exception&) {  // its cause has been thrown where it was waited for
+  }
+}
+
+void Generator::State::give_up() noexcept {
+  shards.abandon();
+  try {
+    compute->synchronize();
+  } catch (const std::exception&) {  // likewise
+  }
+}
+
+StreamerOptions Generator::State::streamer_options() const {
+  return {.prefetch_depth = memory.prefetch_depth,
+          .keep_gathered = false,
+          .weights_in_place = memory.weights_in_place && context.device.is_host_accessible(),
+          .compute = options.compute};
+}
+
+std::unique_ptr<SwapSpace> Generator::State::make_swap() {
+  if (memory.swap == 0) return nullptr;
+  auto space = std::make_unique<SwapSpace>(*engine, options.swap, memory.swap);
+  for (const std::string& warning : space->warnings()) context.log.warn(warning);
+  return space;
+}
+
+void Generator::State::agree_on_plan() {
+  const std::array<std::uint64_t, 2> facts{plan.hash(),
+                                           static_cast<std::uint64_t>(options.compute)};
+  const std::span<const std::byte> own = std::as_bytes(std::span(facts));
+  for (const std::vector<std::byte>& other : context.communicator.gather_bytes(own)) {
+    if (!std::ranges::equal(other, own)) {
+      throw UsageError("the ranks were started with different models or options");
+    }
+  }
+}
+
+void Generator::State::check(const PassRows& rows) const {
+  expects(rows.ids.size() == rows.positions.size() &&
+              static_cast<std::int64_t>(rows.ids.size()) <= memory.rows,
+          "a pass has as many positions as ids, and not more rows than were planned");
+  for (const std::int32_t id : rows.ids) {
+    expects(id >= 0 && id < model.vocabulary_size(), "an id is outside the model's vocabulary");
+  }
+  const std::int64_t positions = model.position_count();
+  for (const std::int32_t position : rows.positions) {
+    expects(position >= 0 && (positions == 0 || position < positions),
+            "a position is outside the model's");
+  }
+}
+
+TensorView Generator::State::load(const std::vector<std::int32_t>& values, std::size_t place) {
+  const auto count = static_cast<std::int64_t>(values.size());
+  std::byte* home =
+      batch_memory.data() + place * static_cast<std::size_t>(memory.rows) * size_bytes(Dtype::kI32);
+  const TensorView to(home, Dtype::kI32, {count});
+  context.device.copy(ConstTensorView(values.data(), Dtype::kI32, {count}), to, *compute);
+  return to;
+}
+
+TensorView Generator::State::activations(std::int64_t begin, std::int64_t rows) const {
+  const std::int64_t width = model.hidden_size();
+  const auto offset = static_cast<std::size_t>(begin * width) * size_bytes(options.compute);
+  return {activation_memory.data() + offset, options.compute, {rows, width}};
+}
+
+void Generator::State::pass(const PassRows& rows, const LogitsSink& sink) {
+  check(rows);
+  const TensorView ids = load(rows.ids, 0), positions = load(rows.positions, 1);
+  const std::vector<RowRange> ranges = cut(rows, memory.rows_at_once);
+  std::size_t layer = 0;
+  for (int index = 0; index < plan.size(); ++index) {
+    // Weights do not change, so what comes after this pass is read ahead, too.
+    Visit& visit = streamer.acquire(index, 2 * plan.size());
+    const VisitParameters parameters(visit, partition);
+    const LaneClock::Span span(clock, LaneTime::kCompute, TraceLane::kCompute, "forward", index);
+    if (index + 1 == plan.size()) {
+      run_logits(parameters, rows.picked, sink);
+    } else {
+      const PagedKv* pages = model.block(index).kv_layer() ? &layers[layer++] : nullptr;
+      for (const RowRange& range : ranges) {
+        run_block(index, pages, parameters, range, ids, positions);
+      }
+    }
+    streamer.release(visit, *compute);
+  }
+  compute->synchronize();
+}
+
+void Generator::State::run_block(int block, const PagedKv* pages, const ParameterTable& parameters,
+                                 const RowRange& range, const TensorView& ids,
+                                 const TensorView& positions) {
+  Graph graph(context.device.ops(), *compute, workspace, parameters, options.compute, false);
+  if (pages != nullptr) graph.attend_over(*pages, range.sequences);
+  const TensorView own_ids = ids.flat(range.begin, range.rows);
+  const DeviceBatch batch{.ids = own_ids,
+                          .labels = own_ids,
+                          .positions = positions.flat(range.begin, range.rows),
+                          .first_key = {},
+                          .sequences = 1,
+                          .tokens = range.rows};
+  const TensorView x = activations(range.begin, range.rows);
+  const Value input = block == 0 ? Value() : graph.constant(x);
+  const Value output = model.block(block).forward(graph, input, batch);
+  context.device.copy(output.view(), x, *compute);
+}
+
+void Generator::State::run_logits(const ParameterTable& parameters,
+                                  const std::vector<std::int64_t>& picked, const LogitsSink& sink) {
+  const auto count = static_cast<std::int64_t>(picked.size());
+  for (std::int64_t first = 0; first < count; first += memory.logits_at_once) {
+    const std::int64_t rows = std::min(memory.logits_at_once, count - first);
+    Graph graph(context.device.ops(), *compute, workspace, parameters, options.compute, false);
+    const Value input = graph.allocate(options.compute, {rows, model.hidden_size()});
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t from = picked[static_cast<std::size_t>(first + row)];
+      context.device.copy(activations(from, 1), input.view().rows(row, 1), *compute);
+    }
+    const Value logits = model.loss().logits(graph, input);
+    compute->synchronize();
+    sink(first, logits.view());
+  }
+}
+
+Generator::Generator(const Context& context, const Model& model, const GeneratorOptions& options,
+                     const ParameterSource& source, const ParameterLocator& locator, Trace* trace) {
+  expects(model.trainable_count() == 0,
+          "nothing of a model that generates is trained: freeze_all()");
+  if (options.compute != Dtype::kBf16 && options.compute != Dtype::kF32) {
+    throw UsageError("--compute: text is generated in bf16 or fp32");
+  }
+  state_ = std::make_unique<State>(context, model, options, source, locator, trace);
+}
+Generator::~Generator() = default;
+
+KvCache& Generator::cache() noexcept { return state_->cache; }
+const Model& Generator::model() const noexcept { return state_->model; }
+const GenerationPlan& Generator::plan() const noexcept { return state_->memory; }
+std::uint64_t Generator::bytes_read() const { return state_->engine->counters().bytes_read; }
+
+void Generator::pass(const PassRows& rows, const LogitsSink& sink) {
+  try {
+    state_->pass(rows, sink);
+  } catch (...) {
+    state_->give_up();
+    throw;
+  }
+}
+
+}  // namespace strata

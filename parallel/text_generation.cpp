@@ -1,0 +1,302 @@
+#include "parallel/text_generation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <limits>
+#include <utility>
+
+#include "parallel/prefix_index.h"
+
+namespace strata {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::int64_t pages_for(std::int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+/// Tokens that no block looks back beyond; 0: some block sees everything.
+std::int64_t widest_window(const Model& model) {
+  std::int64_t widest = 0;
+  for (int block = 0; block < model.block_count(); ++block) {
+    const std::optional<KvLayer> layer = model.block(block).kv_layer();
+    if (!layer) continue;
+    if (layer->window == 0) return 0;
+    widest = std::max(widest, layer->window);
+  }
+  return widest;
+}
+
+}  // namespace
+
+/// A text in flight, or waiting for pages.
+struct TextGeneration::Text {
+  Text(GenerationRequest given, std::span<const std::int32_t> unknown)
+      : request(std::move(given)), tokens(request.prompt), sampler(request.sampling, unknown) {}
+
+  GenerationRequest request;
+  std::vector<std::int32_t> tokens;  // of the prompt, then generated
+  Sampler sampler;
+  GenerationResult result;
+  Clock::time_point taken = Clock::now();
+  KvCache::Id id = -1;        // while it has pages
+  std::int64_t computed = 0;  // tokens whose keys and values lie in them
+  std::int64_t rows = 0;      // of the pass under way
+  bool done = false;
+
+  std::int64_t missing() const { return static_cast<std::int64_t>(tokens.size()) - computed; }
+  std::int64_t generated() const { return static_cast<std::int64_t>(result.ids.size()); }
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - taken).count(); }
+};
+
+struct TextGeneration::State {
+  State(const Context& given, Generator& used, const TextGenerationOptions& wanted)
+      : context(given), generator(used), options(wanted), window(widest_window(used.model())) {
+    const std::int64_t positions = generator.model().position_count();
+    most_tokens =
+        options.max_tokens > 0 ? options.max_tokens : std::numeric_limits<std::int64_t>::max();
+    if (positions > 0) most_tokens = std::min(most_tokens, positions);
+  }
+
+  Context context;
+  Generator& generator;
+  TextGenerationOptions options;
+  std::int64_t window;
+  std::int64_t most_tokens;
+  GenerationProgress progress;
+  std::deque<std::unique_ptr<Text>> waiting;   // taken; those that were preempted come first
+  std::vector<std::unique_ptr<Text>> running;  // the oldest first
+  std::deque<KvCache::Id> kept;                // of finished texts, the oldest first
+  PrefixIndex prefixes;
+
+  void admit(const Source& next, bool& exhausted);
+  bool place(Text& text);
+  bool grow(Text& text, std::int64_t tokens);
+  bool free_pages(const Text& wants, std::int64_t tokens);
+  void preempt(std::size_t index);
+  PassRows plan_pass(std::vector<Text*>& picked);
+  void take(Text& text, std::span<float> logits);
+  void after_pass();
+  void finish(Text& text, FinishReason reason, std::string error = {});
+  std::string refusal(const GenerationRequest& request) const;
+  /// Pages that a text of so many tokens holds at most at a time.
+  std::int64_t pages_of(std::int64_t tokens) const {
+    const std::int64_t seen = window + generator.plan().rows + 2 * kPageTokens;
+    return pages_for(window > 0 ? std::min(tokens, seen) : tokens);
+  }
+  KvCache& cache() { return generator.cache(); }
+};
+
+std::string TextGeneration::State::refusal(const GenerationRequest& request) const {
+  if (request.prompt.empty()) return "the prompt has no token; give it some text";
+  const std::int64_t vocabulary = generator.model().vocabulary_size();
+  for (const std::int32_t id : request.prompt) {
+    if (id >= 0 && id < vocabulary) continue;
+    return fmt::format("token id {} is outside the model's vocabulary of {}", id, vocabulary);
+  }
+  const auto tokens = static_cast<std::int64_t>(request.prompt.size());
+  if (tokens >= most_tokens) {
+    return fmt::format(
+        "the prompt has {} tokens and the model's context {}; shorten it, so that there is room "
+        "for "
+        "what comes",
+        tokens, most_tokens);
+  }
+  const std::int64_t all = std::min(tokens + request.max_new_tokens, most_tokens);
+  const auto pages = static_cast<std::int64_t>(generator.cache().page_count());
+  if (pages_of(all) <= pages) return {};
+  return fmt::format(
+      "{} tokens of prompt and up to {} new ones take more keys and values than the {} tokens that "
+      "there is memory for; give more with --kv_memory, or generate fewer tokens",
+      tokens, request.max_new_tokens, pages * kPageTokens);
+}
+
+void TextGeneration::State::admit(const Source& next, bool& exhausted) {
+  const auto full = [&] {
+    return static_cast<std::int64_t>(running.size()) >= options.max_sequences;
+  };
+  while (!full()) {
+    if (waiting.empty()) {
+      std::optional<GenerationRequest> request = exhausted ? std::nullopt : next();
+      exhausted = !request.has_value();
+      if (exhausted) return;
+      auto text = std::make_unique<Text>(std::move(*request), options.unknown);
+      std::string wrong = refusal(text->request);
+      if (!wrong.empty() || text->request.max_new_tokens <= 0) {
+        finish(*text, wrong.empty() ? FinishReason::kLength : FinishReason::kError, wrong);
+        continue;
+      }
+      waiting.push_back(std::move(text));
+    }
+    if (!place(*waiting.front())) return;
+    running.push_back(std::move(waiting.front()));
+    waiting.pop_front();
+  }
+}
+
+/// Gives a text its first pages, those of others that begin like it where there are any.
+bool TextGeneration::State::place(Text& text) {
+  const auto tokens = static_cast<std::int64_t>(text.tokens.size());
+  // Its last token is computed in any case: for its logits.
+  const int shareable = window > 0 ? 0 : static_cast<int>((tokens - 1) / kPageTokens);
+  const PrefixIndex::Match match = prefixes.find(text.tokens, shareable);
+  text.id = match.pages > 0 ? cache().add_sharing(match.id, match.pages) : cache().add();
+  if (grow(text, std::min(tokens + 1, pages_of(tokens + 1) * kPageTokens))) {
+    text.computed = match.pages * kPageTokens;
+    progress.shared_tokens += text.computed;
+    return true;
+  }
+  cache().remove(std::exchange(text.id, -1));
+  return false;
+}
+
+/// Whether the text can have pages for so many tokens, at the cost of finished texts.
+bool TextGeneration::State::free_pages(const Text& wants, std::int64_t tokens) {
+  const auto has = static_cast<std::int64_t>(cache().pages(wants.id).size());
+  while (pages_for(tokens) - has > cache().free_pages()) {
+    if (kept.empty()) return false;
+    prefixes.remove(kept.front());
+    cache().remove(kept.front());
+    kept.pop_front();
+  }
+  return true;
+}
+
+bool TextGeneration::State::grow(Text& text, std::int64_t tokens) {
+  return free_pages(text, tokens) && cache().grow(text.id, tokens);
+}
+
+void TextGeneration::State::preempt(std::size_t index) {
+  std::unique_ptr<Text> text = std::move(running[index]);
+  running.erase(running.begin() + static_cast<std::ptrdiff_t>(index));
+  prefixes.remove(text->id);
+  cache().remove(std::exchange(text->id, -1));
+  text->computed = 0;
+  text->rows = 0;
+  waiting.push_front(std::move(text));
+  ++progress.preempted;
+}
+
+/// The next token of texts that have computed all others, and pieces of the rest, the oldest first.
+PassRows TextGeneration::State::plan_pass(std::vector<Text*>& picked) {
+  std::int64_t left = generator.plan().rows;
+  for (const bool prompts : {false, true}) {
+    for (std::size_t i = 0; i < running.size() && left > 0; ++i) {
+      Text& text = *running[i];
+      if ((text.missing() > 1) != prompts) continue;
+      text.rows = std::min(text.missing(), left);
+      while (!grow(text, text.computed + text.rows)) {
+        const bool last = i + 1 == running.size();
+        preempt(running.size() - 1);
+        if (last) break;  // it was its own turn
+      }
+      if (i < running.size()) left -= running[i]->rows;
+    }
+  }
+  PassRows pass;
+  for (const std::unique_ptr<Text>& text : running) {
+    if (text->rows == 0) continue;
+    const auto row = static_cast<std::int64_t>(pass.ids.size());
+    for (std::int64_t i = 0; i < text->rows; ++i) {
+      pass.ids.push_back(text->tokens[static_cast<std::size_t>(text->computed + i)]);
+      pass.positions.push_back(static_cast<std::int32_t>(text->computed + i));
+    }
+    pass.sequences.push_back({.row = row,
+                              .rows = text->rows,
+                              .position = text->computed,
+                              .pages = cache().pages(text->id)});
+    if (text->rows < text->missing()) continue;
+    pass.picked.push_back(row + text->rows - 1);
+    picked.push_back(text.get());
+  }
+  return pass;
+}
+
+void TextGeneration::State::take(Text& text, std::span<float> logits) {
+  const GenerationRequest& request = text.request;
+  const SampledToken token =
+      text.sampler.next(logits, text.tokens, request.stream, text.tokens.size());
+  if (text.result.seconds_to_first_token == 0) text.result.seconds_to_first_token = text.seconds();
+  ++progress.tokens;
+  if (std::ranges::find(request.stop_ids, token.id) != request.stop_ids.end()) {
+    finish(text, FinishReason::kStop);
+    return;
+  }
+  text.tokens.push_back(token.id);
+  text.result.ids.push_back(token.id);
+  if (request.sampling.log_probability) {
+    text.result.log_probabilities.push_back(token.log_probability);
+  }
+  if (request.on_token && request.on_token(token)) {
+    finish(text, FinishReason::kStop);
+  } else if (text.generated() >= request.max_new_tokens ||
+             static_cast<std::int64_t>(text.tokens.size()) >= most_tokens) {
+    finish(text, FinishReason::kLength);
+  }
+}
+
+void TextGeneration::State::finish(Text& text, FinishReason reason, std::string error) {
+  text.done = true;
+  text.result.reason = reason;
+  text.result.error = std::move(error);
+  text.result.seconds = text.seconds();
+  ++progress.finished;
+  if (text.request.on_finish) text.request.on_finish(std::move(text.result));
+}
+
+void TextGeneration::State::after_pass() {
+  for (const std::unique_ptr<Text>& text : running) {
+    if (window > 0) cache().pass(text->id, text->computed - window + 1);
+    if (window == 0) {
+      const auto computed = static_cast<std::size_t>(text->computed);
+      prefixes.add(text->id, std::span(text->tokens).first(computed));
+    }
+    if (!text->done) continue;
+    if (window == 0) {
+      kept.push_back(text->id);
+    } else {
+      cache().remove(text->id);
+    }
+  }
+  std::erase_if(running, [](const std::unique_ptr<Text>& text) { return text->done; });
+  progress.in_flight = static_cast<std::int64_t>(running.size());
+  progress.waiting = static_cast<std::int64_t>(waiting.size());
+  ++progress.passes;
+}
+
+TextGeneration::TextGeneration(const Context& context, Generator& generator,
+                               const TextGenerationOptions& options)
+    : state_(std::make_unique<State>(context, generator, options)) {}
+TextGeneration::~TextGeneration() = default;
+
+void TextGeneration::run(const Source& next,
+                         const std::function<void(const GenerationProgress&)>& after_pass) {
+  State& state = *state_;
+  bool exhausted = false;
+  for (;;) {
+    state.admit(next, exhausted);
+    if (state.context.communicator.max(state.running.empty() ? 0.0 : 1.0) == 0.0) return;
+    std::vector<Text*> picked;
+    const PassRows pass = state.plan_pass(picked);
+    state.generator.pass(pass, [&](std::int64_t first, TensorView logits) {
+      // Texts have computed their rows only when the pass is over; what is sampled comes behind.
+      const auto vocabulary = static_cast<std::size_t>(logits.shape()[1]);
+      for (std::int64_t row = 0; row < logits.shape()[0]; ++row) {
+        float* values = logits.as<float>() + static_cast<std::size_t>(row) * vocabulary;
+        state.take(*picked[static_cast<std::size_t>(first + row)], {values, vocabulary});
+      }
+    });
+    for (const std::unique_ptr<Text>& text : state.running) {
+      const std::int64_t in_prompt =
+          static_cast<std::int64_t>(text->request.prompt.size()) - text->computed;
+      state.progress.prompt_tokens += std::clamp<std::int64_t>(in_prompt, 0, text->rows);
+      text->computed += std::exchange(text->rows, 0);
+    }
+    state.after_pass();
+    if (after_pass) after_pass(state.progress);
+  }
+}
+
+}  // namespace strata
