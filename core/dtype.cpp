@@ -22,6 +22,10 @@ std::string_view name(Dtype dtype) noexcept {
       return "uint8";
     case Dtype::kBool:
       return "bool";
+    case Dtype::kQ8:
+      return "q8";
+    case Dtype::kQ4:
+      return "q4";
   }
   return "unknown";
 }

@@ -9,8 +9,10 @@
 
 namespace strata {
 
-enum class Dtype : std::uint8_t { kF64, kF32, kF16, kBf16, kI64, kI32, kI16, kU8, kBool };
+/// kQ8 and kQ4 are weights of 8 and 4 bits in groups of 64 (core/group_quantization.h).
+enum class Dtype : std::uint8_t { kF64, kF32, kF16, kBf16, kI64, kI32, kI16, kU8, kBool, kQ8, kQ4 };
 
+/// Bytes of one element; 0 for kQ8 and kQ4, of which only whole groups have a size: storage_bytes().
 constexpr std::size_t size_bytes(Dtype dtype) noexcept {
   switch (dtype) {
     case Dtype::kF64:
@@ -26,11 +28,29 @@ constexpr std::size_t size_bytes(Dtype dtype) noexcept {
     case Dtype::kU8:
     case Dtype::kBool:
       return 1;
+    case Dtype::kQ8:
+    case Dtype::kQ4:
+      return 0;
   }
   return 0;
 }
 
-/// "fp32", "bf16", ...: the names used in flags, plans and messages.
+constexpr bool is_quantized(Dtype dtype) noexcept {
+  return dtype == Dtype::kQ8 || dtype == Dtype::kQ4;
+}
+/// Consecutive elements that share a scale, in dtypes that are quantised.
+inline constexpr std::int64_t kGroupNumel = 64;
+/// Bytes of a group: its scale (bf16), kQ4's zero point, the values.
+constexpr std::size_t group_bytes(Dtype dtype) noexcept {
+  return dtype == Dtype::kQ8 ? 2 + 64 : dtype == Dtype::kQ4 ? 2 + 1 + 32 : 0;
+}
+/// Bytes of `numel` consecutive elements; for quantised dtypes of all groups they touch.
+constexpr std::size_t storage_bytes(Dtype dtype, std::int64_t numel) noexcept {
+  if (!is_quantized(dtype)) return static_cast<std::size_t>(numel) * size_bytes(dtype);
+  return static_cast<std::size_t>((numel + kGroupNumel - 1) / kGroupNumel) * group_bytes(dtype);
+}
+
+/// "fp32", "bf16", "q4", ...: the names used in flags, plans and messages.
 std::string_view name(Dtype dtype) noexcept;
 
 /// The upper half of a float. Conversion from float rounds to nearest, ties to even; NaN stays NaN.

@@ -48,7 +48,9 @@ ConstTensorView ConstTensorView::reshape(Shape shape) const {
 ConstTensorView ConstTensorView::flat(std::int64_t begin, std::int64_t numel) const {
   expects(begin >= 0 && numel >= 0 && begin + numel <= this->numel(),
           "the range lies outside the tensor");
-  const auto offset = static_cast<std::size_t>(begin) * size_bytes(dtype_);
+  expects(!is_quantized(dtype_) || (begin % kGroupNumel == 0 && numel % kGroupNumel == 0),
+          "a quantised tensor can be cut between its groups of 64 only");
+  const std::size_t offset = storage_bytes(dtype_, begin);
   return {static_cast<const std::byte*>(data_) + offset, dtype_, Shape{numel}};
 }
 

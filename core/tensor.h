@@ -46,9 +46,7 @@ class ConstTensorView {
   Dtype dtype() const noexcept { return dtype_; }
   const Shape& shape() const noexcept { return shape_; }
   std::int64_t numel() const noexcept { return shape_.numel(); }
-  std::size_t bytes() const noexcept {
-    return static_cast<std::size_t>(numel()) * size_bytes(dtype_);
-  }
+  std::size_t bytes() const noexcept { return storage_bytes(dtype_, numel()); }
   bool empty() const noexcept { return data_ == nullptr; }
 
   /// The elements, for code that runs where the memory is. @throws Error if T is not the dtype
@@ -58,7 +56,8 @@ class ConstTensorView {
     return static_cast<const T*>(data_);
   }
   ConstTensorView reshape(Shape shape) const;
-  /// Elements [begin, begin + numel) of the flattened tensor, rank 1.
+  /// Elements [begin, begin + numel) of the flattened tensor, rank 1. A quantised tensor is cut
+  /// between groups only.
   ConstTensorView flat(std::int64_t begin, std::int64_t numel) const;
   /// Rows [begin, begin + count) of the first dimension.
   ConstTensorView rows(std::int64_t begin, std::int64_t count) const;

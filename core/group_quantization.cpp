@@ -1,0 +1,105 @@
+#include "core/group_quantization.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace strata {
+namespace {
+
+constexpr std::size_t kGroup = kGroupNumel;
+constexpr std::size_t kHalf = kGroup / 2;
+
+/// The least bf16 that is not below `value`. @pre value >= 0, finite
+bf16 round_up(float value) {
+  bf16 rounded;
+  const auto word = std::bit_cast<std::uint32_t>(value);
+  rounded.bits = static_cast<std::uint16_t>((word + 0xffffu) >> 16);
+  return rounded;
+}
+
+float divide(float value, float scale) { return scale > 0.0f ? value / scale : 0.0f; }
+
+void put_scale(bf16 scale, std::byte* to) { std::memcpy(to, &scale.bits, sizeof scale.bits); }
+float get_scale(const std::byte* from) {
+  bf16 scale;
+  std::memcpy(&scale.bits, from, sizeof scale.bits);
+  return static_cast<float>(scale);
+}
+
+void quantize_q8(const float* from, std::byte* to) {
+  float largest = 0.0f;
+  for (std::size_t i = 0; i < kGroup; ++i) largest = std::max(largest, std::abs(from[i]));
+  const bf16 scale = round_up(largest / 127.0f);
+  put_scale(scale, to);
+  for (std::size_t i = 0; i < kGroup; ++i) {
+    const float value = std::nearbyint(divide(from[i], static_cast<float>(scale)));
+    to[2 + i] =
+        static_cast<std::byte>(static_cast<std::int8_t>(std::clamp(value, -127.0f, 127.0f)));
+  }
+}
+
+void quantize_q4(const float* from, std::byte* to) {
+  float least = 0.0f;  // the range holds zero, which is then exact
+  float largest = 0.0f;
+  for (std::size_t i = 0; i < kGroup; ++i) {
+    least = std::min(least, from[i]);
+    largest = std::max(largest, from[i]);
+  }
+  const bf16 scale = round_up(largest / 15.0f - least / 15.0f);
+  const float step = static_cast<float>(scale);
+  const float zero = std::clamp(std::nearbyint(divide(-least, step)), 0.0f, 15.0f);
+  put_scale(scale, to);
+  to[2] = static_cast<std::byte>(static_cast<std::uint8_t>(zero));
+  const auto value = [&](std::size_t i) {
+    const float nearest = std::nearbyint(divide(from[i], step)) + zero;
+    return static_cast<unsigned>(std::clamp(nearest, 0.0f, 15.0f));
+  };
+  for (std::size_t i = 0; i < kHalf; ++i) {
+    to[3 + i] = static_cast<std::byte>(value(i) | value(i + kHalf) << 4);
+  }
+}
+
+void expect_whole_groups(std::size_t numel, Dtype dtype) {
+  expects(is_quantized(dtype), "a quantised dtype is q8 or q4");
+  expects(numel % kGroup == 0, "rows of quantised weights must be a multiple of 64 long");
+}
+
+}  // namespace
+
+void quantize(std::span<const float> from, Dtype dtype, std::byte* to) {
+  expect_whole_groups(from.size(), dtype);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    if (std::isfinite(from[i])) continue;
+    throw Error(fmt::format("cannot quantise to {}: element {} is {}", name(dtype), i, from[i]));
+  }
+  for (std::size_t begin = 0; begin < from.size(); begin += kGroup, to += group_bytes(dtype)) {
+    if (dtype == Dtype::kQ8) quantize_q8(from.data() + begin, to);
+    if (dtype == Dtype::kQ4) quantize_q4(from.data() + begin, to);
+  }
+}
+
+void dequantize(const std::byte* from, Dtype dtype, std::span<float> to) {
+  expect_whole_groups(to.size(), dtype);
+  for (std::size_t begin = 0; begin < to.size(); begin += kGroup, from += group_bytes(dtype)) {
+    const float scale = get_scale(from);
+    float* group = to.data() + begin;
+    if (dtype == Dtype::kQ8) {
+      for (std::size_t i = 0; i < kGroup; ++i) {
+        group[i] = scale * static_cast<float>(static_cast<std::int8_t>(from[2 + i]));
+      }
+    } else {
+      const int zero = std::to_integer<int>(from[2]);
+      for (std::size_t i = 0; i < kHalf; ++i) {
+        const int pair = std::to_integer<int>(from[3 + i]);
+        group[i] = scale * static_cast<float>((pair & 15) - zero);
+        group[i + kHalf] = scale * static_cast<float>((pair >> 4) - zero);
+      }
+    }
+  }
+}
+
+}  // namespace strata
