@@ -54,8 +54,9 @@ class Device {
 };
 
 /// The CPU as a device: host memory, an inline stream, OpenMP teams of `threads` threads
-/// (0: as many as OpenMP would use).
-std::unique_ptr<Device> make_cpu_device(int threads = 0);
+/// (0: as many as OpenMP would use). With `batch_invariant`, what linear() gives a row does not
+/// depend on the number of rows, to the bit; many rows take longer.
+std::unique_ptr<Device> make_cpu_device(int threads = 0, bool batch_invariant = false);
 
 /// Page-aligned host memory for swap buffers and resident sections; given back to the system when it
 /// is destroyed. Pages count as used only once they were written.

@@ -55,7 +55,7 @@ class Ops {
   // ---- products ----
 
   /// y[T,N] = x[T,K] w[N,K]^T + bias[N]. `bias` may be empty. x, w, bias compute; y compute or
-  /// fp32.
+  /// fp32. w may be quantised (kQ8, kQ4; K a multiple of 64): it is decoded on the way.
   virtual void linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, TensorView y,
                       Stream& stream) = 0;
   /// dx[T,K] = dy[T,N] w[N,K], or += with `accumulate`. dy, w compute; dx compute or fp32
@@ -70,6 +70,7 @@ class Ops {
   // ---- lookups ----
 
   /// y[T,C] = table[ids[T], :], or += with `accumulate`. table, y compute; ids int32 in [0, V).
+  /// The table may be quantised (C a multiple of 64).
   virtual void embedding(ConstTensorView ids, ConstTensorView table, TensorView y, bool accumulate,
                          Stream& stream) = 0;
   /// dtable[R,C] += for each token t, in order, with row_begin <= ids[t] < row_begin + R: dy[t, :]

@@ -40,6 +40,13 @@ void expect_compute_or_fp32(std::string_view operation, std::string_view operand
                           name(compute)));
 }
 
+void expect_whole_groups(std::string_view operation, std::string_view operand,
+                         ConstTensorView view) {
+  if (view.shape()[-1] % kGroupNumel == 0) return;
+  throw Error(fmt::format("{}: {} is {}, whose rows are no multiple of {} long; keep it in bf16",
+                          operation, operand, describe(view), kGroupNumel));
+}
+
 Rows rows_of(std::string_view operation, ConstTensorView view) {
   if (view.shape().rank() == 0) {
     throw Error(fmt::format("{}: a scalar has no rows", operation));

@@ -18,6 +18,9 @@ void expect_compute(std::string_view operation, std::string_view operand, ConstT
 /// @throws Error unless the dtype is fp32 or `compute`
 void expect_compute_or_fp32(std::string_view operation, std::string_view operand,
                             ConstTensorView view, Dtype compute);
+/// @throws Error unless rows of `view`, which is quantised, are whole groups
+void expect_whole_groups(std::string_view operation, std::string_view operand,
+                         ConstTensorView view);
 
 /// Rows and features of a tensor [T, C]; leading dimensions count as rows, so [B, S, C] is fine.
 struct Rows {

@@ -10,7 +10,7 @@ namespace {
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(int threads) : ops_(threads) {}
+  CpuDevice(int threads, bool batch_invariant) : ops_(threads, batch_invariant) {}
 
   Buffer allocate(std::size_t bytes) override { return allocate_host(bytes); }
   std::unique_ptr<Stream> make_stream() override { return make_inline_stream(); }
@@ -29,9 +29,10 @@ class CpuDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device(int threads) {
+std::unique_ptr<Device> make_cpu_device(int threads, bool batch_invariant) {
   expects(threads >= 0, "the number of threads of a CPU device must be 0 (automatic) or more");
-  return std::make_unique<CpuDevice>(threads > 0 ? threads : omp_get_max_threads());
+  return std::make_unique<CpuDevice>(threads > 0 ? threads : omp_get_max_threads(),
+                                     batch_invariant);
 }
 
 }  // namespace strata

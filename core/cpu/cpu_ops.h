@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "core/cpu/matmul.h"
+#include "core/cpu/row_product.h"
 #include "core/cpu/scratch.h"
 #include "core/ops.h"
 
@@ -18,8 +19,12 @@ namespace strata::cpu {
 /// for attention, plus two fp32 copies of one key/value head per thread for its gradient.
 class CpuOps final : public Ops {
  public:
+  /// With `batch_invariant`, linear() gives a row the same bits whatever the number of rows: all
+  /// its products go the way of few rows (core/cpu/row_product.h), which costs speed where rows are
+  /// many.
   /// @pre threads > 0
-  explicit CpuOps(int threads) : threads_(threads) {}
+  explicit CpuOps(int threads, bool batch_invariant = false)
+      : threads_(threads), batch_invariant_(batch_invariant) {}
 
   void linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, TensorView y,
               Stream& stream) override;
@@ -87,7 +92,9 @@ class CpuOps final : public Ops {
   void add_weight_gradient(ConstTensorView dy, ConstTensorView x, TensorView dw);
 
   int threads_;
+  bool batch_invariant_;
   Matmul matmul_;
+  RowProduct row_product_;
   std::mutex attention_mutex_;
   Scratch attention_scratch_;  // guarded by attention_mutex_
 };

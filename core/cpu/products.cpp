@@ -10,11 +10,27 @@ void CpuOps::linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, 
   expect_compute("linear", "x", x);
   const Rows in = rows_of("linear", x);
   const Rows out = rows_of("linear", y);
-  expect_tensor("linear", "w", w, x.dtype(), {out.features, in.features});
+  if (is_quantized(w.dtype())) {
+    expect_shape("linear", "w", w, {out.features, in.features});
+    expect_whole_groups("linear", "w", w);
+  } else {
+    expect_tensor("linear", "w", w, x.dtype(), {out.features, in.features});
+  }
   expects(in.rows == out.rows, "linear: x and y must have the same number of rows");
   expect_compute_or_fp32("linear", "y", y, x.dtype());
   if (!bias.empty()) expect_tensor("linear", "bias", bias, x.dtype(), {out.features});
+  const LinearProduct product{.rows = in.rows,
+                              .n = out.features,
+                              .k = in.features,
+                              .compute = x.dtype(),
+                              .weights = w.dtype(),
+                              .output = y.dtype(),
+                              .x = x.data(),
+                              .w = w.data(),
+                              .bias = bias.data(),
+                              .y = y.data()};
   submit(stream, threads_, [=, this] {
+    if (batch_invariant_ || prefers_row_product(product)) return row_product_.run(product);
     matmul_.run({.m = in.rows,
                  .n = out.features,
                  .k = in.features,

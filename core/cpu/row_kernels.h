@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "core/dtype.h"
+
+// The inner loops of RowProduct: a few rows of x by a few rows of w. Each of the sums is taken in
+// the same order, whatever the numbers of rows: in 16 strands over k, for quantised weights group
+// by group before the scale is applied, and at last the strands pairwise.
+
+namespace strata::cpu {
+
+constexpr std::int64_t kTileXRows = 4;
+constexpr std::int64_t kTileWRows = 8;
+
+/// sums[t, n] = sum over k of x[t, k] w[n, k]. Strides are bytes.
+struct RowTile {
+  const std::byte* x;  ///< of the kernel's dtype, zeros from k to the end of the group
+  std::int64_t x_stride;
+  std::int64_t x_rows;  ///< 1..kTileXRows
+  const std::byte* w;
+  std::int64_t w_stride;
+  std::int64_t w_rows;  ///< 1..kTileWRows
+  std::int64_t k;
+  float sums[kTileXRows][kTileWRows];
+};
+
+/// A way to multiply by weights of one dtype.
+struct RowKernel {
+  Dtype x;  ///< fp32 or bf16
+  void (*multiply)(RowTile& tile);
+  /// For quantised weights: a row's values as x's dtype, then a scale (fp32) for each group, which
+  /// is what multiply_decoded takes. The same sums, cheaper when many rows of x share them.
+  void (*decode)(const std::byte* w, std::int64_t k, std::byte* to);
+  void (*multiply_decoded)(RowTile& tile);
+};
+
+/// Bytes of a row that `kernel` decoded.
+constexpr std::int64_t decoded_row_bytes(const RowKernel& kernel, std::int64_t k) {
+  return k * static_cast<std::int64_t>(size_bytes(kernel.x)) +
+         k / kGroupNumel * static_cast<std::int64_t>(sizeof(float));
+}
+
+/// Multiplies in fp32, on any processor. `weights` is fp32, bf16, fp16, kQ8 or kQ4.
+RowKernel portable_row_kernel(Dtype weights);
+/// Multiplies pairs of bf16 (dpbf16ps). Nothing where this processor has no AVX-512 BF16, or for
+/// weights of fp32 and fp16.
+std::optional<RowKernel> bf16_row_kernel(Dtype weights);
+
+}  // namespace strata::cpu

@@ -1,0 +1,245 @@
+#include <immintrin.h>
+
+#include <bit>
+#include <cstring>
+
+#include "core/cpu/row_kernels.h"
+
+#define STRATA_AVX512_BF16 gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+
+namespace strata::cpu {
+namespace {
+
+constexpr std::int64_t kXGroupBytes = 2 * kGroupNumel;
+
+[[STRATA_AVX512_BF16, gnu::always_inline]] inline __m512bh pairs(__m512i words) {
+  return reinterpret_cast<__m512bh>(words);
+}
+
+/// Groups of bf16 as they are: the first and the last 32 elements.
+struct Bf16Row {
+  static constexpr bool kScaled = false;
+  static constexpr std::int64_t kGroupBytes = kXGroupBytes;
+
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
+                                                                    __m512bh (&to)[2]) {
+    to[0] = pairs(_mm512_loadu_si512(group));
+    to[1] = pairs(_mm512_loadu_si512(group + 64));
+  }
+};
+
+/// The scale of a quantised group in all strands.
+[[STRATA_AVX512_BF16, gnu::always_inline]] inline __m512 scale_of(const std::byte* group) {
+  std::uint16_t bits;
+  std::memcpy(&bits, group, sizeof bits);
+  return _mm512_castsi512_ps(_mm512_set1_epi32(bits << 16));
+}
+
+struct Q8Row {
+  static constexpr bool kScaled = true;
+  static constexpr std::int64_t kGroupBytes = group_bytes(Dtype::kQ8);
+
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* row,
+                                                                        std::int64_t group,
+                                                                        std::int64_t) {
+    return scale_of(row + group * kGroupBytes);
+  }
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 floats(const std::byte* values) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  }
+  /// bf16 holds integers of eight bits exactly.
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
+                                                                    __m512bh (&to)[2]) {
+    const std::byte* values = group + 2;
+    to[0] = _mm512_cvtne2ps_pbh(floats(values + 16), floats(values));
+    to[1] = _mm512_cvtne2ps_pbh(floats(values + 48), floats(values + 32));
+  }
+};
+
+/// bf16 of the integers -15..30, twice over from -z: what a group with the zero point z means by
+/// its values, whatever the bit above them.
+struct ValueTables {
+  alignas(64) std::uint16_t of_zero_point[16][32];
+};
+constexpr std::uint16_t bf16_bits(int value) {
+  return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(value)) >> 16);
+}
+constexpr ValueTables kValueTables = [] {
+  ValueTables tables{};
+  for (int zero = 0; zero < 16; ++zero) {
+    for (int i = 0; i < 32; ++i) tables.of_zero_point[zero][i] = bf16_bits(i % 16 - zero);
+  }
+  return tables;
+}();
+
+struct Q4Row {
+  static constexpr bool kScaled = true;
+  static constexpr std::int64_t kGroupBytes = group_bytes(Dtype::kQ4);
+
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* row,
+                                                                        std::int64_t group,
+                                                                        std::int64_t) {
+    return scale_of(row + group * kGroupBytes);
+  }
+  /// The lookup takes the low five bits of a word.
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
+                                                                    __m512bh (&to)[2]) {
+    const auto zero_point = std::to_integer<unsigned>(group[2]) & 15u;
+    const __m512i table = _mm512_load_si512(kValueTables.of_zero_point[zero_point]);
+    const __m512i values =
+        _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group + 3)));
+    to[0] = pairs(_mm512_permutexvar_epi16(values, table));
+    to[1] = pairs(_mm512_permutexvar_epi16(_mm512_srli_epi16(values, 4), table));
+  }
+};
+
+struct DecodedRow {
+  static constexpr bool kScaled = true;
+  static constexpr std::int64_t kGroupBytes = kXGroupBytes;
+
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* row,
+                                                                        std::int64_t group,
+                                                                        std::int64_t groups) {
+    float value;
+    std::memcpy(&value, row + groups * kGroupBytes + group * 4, sizeof value);
+    return _mm512_set1_ps(value);
+  }
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
+                                                                    __m512bh (&to)[2]) {
+    Bf16Row::get(group, to);
+  }
+};
+
+/// totals[i] = the sum of the strands of vector i, halves first: total() of numeric.h for sixteen
+/// at once.
+[[STRATA_AVX512_BF16, gnu::always_inline]] inline void add_strands(const __m512 (&vectors)[16],
+                                                                   float* totals) {
+  __m512 eights[8], fours[4], twos[2];
+  for (int i = 0; i < 8; ++i) {
+    eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(vectors[2 * i], vectors[2 * i + 1], 0x44),
+                              _mm512_shuffle_f32x4(vectors[2 * i], vectors[2 * i + 1], 0xee));
+  }
+  for (int i = 0; i < 4; ++i) {
+    fours[i] = _mm512_add_ps(_mm512_shuffle_f32x4(eights[2 * i], eights[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(eights[2 * i], eights[2 * i + 1], 0xdd));
+  }
+  for (int i = 0; i < 2; ++i) {
+    twos[i] = _mm512_add_ps(_mm512_shuffle_ps(fours[2 * i], fours[2 * i + 1], 0x44),
+                            _mm512_shuffle_ps(fours[2 * i], fours[2 * i + 1], 0xee));
+  }
+  const __m512 ones = _mm512_add_ps(_mm512_shuffle_ps(twos[0], twos[1], 0x88),
+                                    _mm512_shuffle_ps(twos[0], twos[1], 0xdd));
+  // Lane 4 l + j holds vector 4 j + l.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_ps(totals, _mm512_permutexvar_ps(order, ones));
+}
+
+/// X rows of x by W of w, X W <= 16. Each sum has two additions waiting for each other in a group,
+/// so eight sums or more keep the unit busy.
+template <typename Row, int X, int W>
+[[STRATA_AVX512_BF16]] void multiply_part(RowTile& tile, std::int64_t n0) {
+  const std::byte* x[X];
+  const std::byte* w[W];
+  for (int t = 0; t < X; ++t) x[t] = tile.x + t * tile.x_stride;
+  for (int n = 0; n < W; ++n) w[n] = tile.w + (n0 + n) * tile.w_stride;
+  const std::int64_t groups = tile.k / kGroupNumel;
+  __m512 strands[16];
+  for (__m512& strand : strands) strand = _mm512_setzero_ps();
+  for (std::int64_t group = 0; group < groups; ++group) {
+    __m512bh left[X][2];
+    for (int t = 0; t < X; ++t) Bf16Row::get(x[t] + group * kXGroupBytes, left[t]);
+    for (int n = 0; n < W; ++n) {
+      __m512bh right[2];
+      Row::get(w[n] + group * Row::kGroupBytes, right);
+      if constexpr (Row::kScaled) {
+        const __m512 scale = Row::scale(w[n], group, groups);
+        for (int t = 0; t < X; ++t) {
+          __m512 sum = _mm512_dpbf16_ps(_mm512_setzero_ps(), left[t][0], right[0]);
+          sum = _mm512_dpbf16_ps(sum, left[t][1], right[1]);
+          strands[t * W + n] = _mm512_fmadd_ps(sum, scale, strands[t * W + n]);
+        }
+      } else {
+        for (int t = 0; t < X; ++t) {
+          __m512& strand = strands[t * W + n];
+          strand = _mm512_dpbf16_ps(strand, left[t][0], right[0]);
+          strand = _mm512_dpbf16_ps(strand, left[t][1], right[1]);
+        }
+      }
+    }
+  }
+  const std::int64_t rest = tile.k % kGroupNumel;
+  if (!Row::kScaled && rest > 0) {
+    const std::uint64_t bits = (std::uint64_t{1} << rest) - 1;
+    const auto low = static_cast<__mmask32>(bits);
+    const auto high = static_cast<__mmask32>(bits >> 32);
+    for (int n = 0; n < W; ++n) {
+      const std::byte* from = w[n] + groups * Row::kGroupBytes;
+      const __m512bh first = pairs(_mm512_maskz_loadu_epi16(low, from));
+      const __m512bh last = pairs(_mm512_maskz_loadu_epi16(high, from + 64));
+      for (int t = 0; t < X; ++t) {
+        __m512bh left[2];
+        Bf16Row::get(x[t] + groups * kXGroupBytes, left);
+        __m512& strand = strands[t * W + n];
+        strand = _mm512_dpbf16_ps(strand, left[0], first);
+        strand = _mm512_dpbf16_ps(strand, left[1], last);
+      }
+    }
+  }
+  alignas(64) float totals[16];
+  add_strands(strands, totals);
+  for (int t = 0; t < X; ++t) {
+    for (int n = 0; n < W; ++n) tile.sums[t][n0 + n] = totals[t * W + n];
+  }
+}
+
+template <typename Row, int X, int W>
+void multiply_rows(RowTile& tile) {
+  std::int64_t n = 0;
+  for (; n + W <= tile.w_rows; n += W) multiply_part<Row, X, W>(tile, n);
+  for (; n < tile.w_rows; ++n) multiply_part<Row, X, 1>(tile, n);
+}
+
+template <typename Row>
+void multiply(RowTile& tile) {
+  static_assert(kTileXRows == 4 && kTileWRows == 8);
+  if (tile.x_rows == 1) return multiply_rows<Row, 1, 8>(tile);
+  if (tile.x_rows == 2) return multiply_rows<Row, 2, 8>(tile);
+  if (tile.x_rows == 3) return multiply_rows<Row, 3, 4>(tile);
+  multiply_rows<Row, 4, 4>(tile);
+}
+
+template <typename Row>
+[[STRATA_AVX512_BF16]] void decode(const std::byte* w, std::int64_t k, std::byte* to) {
+  const std::int64_t groups = k / kGroupNumel;
+  for (std::int64_t group = 0; group < groups; ++group) {
+    __m512bh values[2];
+    Row::get(w + group * Row::kGroupBytes, values);
+    _mm512_storeu_si512(to + group * DecodedRow::kGroupBytes, reinterpret_cast<__m512i>(values[0]));
+    _mm512_storeu_si512(to + group * DecodedRow::kGroupBytes + 64,
+                        reinterpret_cast<__m512i>(values[1]));
+    const float scale = _mm512_cvtss_f32(Row::scale(w, group, groups));
+    std::memcpy(to + groups * DecodedRow::kGroupBytes + group * 4, &scale, sizeof scale);
+  }
+}
+
+}  // namespace
+
+std::optional<RowKernel> bf16_row_kernel(Dtype weights) {
+  static const bool supported =
+      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (!supported) return std::nullopt;
+  if (weights == Dtype::kBf16) {
+    return RowKernel{Dtype::kBf16, multiply<Bf16Row>, nullptr, nullptr};
+  }
+  if (weights == Dtype::kQ8) {
+    return RowKernel{Dtype::kBf16, multiply<Q8Row>, decode<Q8Row>, multiply<DecodedRow>};
+  }
+  if (weights == Dtype::kQ4) {
+    return RowKernel{Dtype::kBf16, multiply<Q4Row>, decode<Q4Row>, multiply<DecodedRow>};
+  }
+  return std::nullopt;
+}
+
+}  // namespace strata::cpu

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+
+#include "core/cpu/row_kernels.h"
+#include "core/cpu/scratch.h"
+
+namespace strata::cpu {
+
+/// y[rows, n] = x[rows, k] w[n, k]^T + bias[n]: a layer's product forward. All row-major and dense.
+struct LinearProduct {
+  std::int64_t rows = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;           ///< a multiple of kGroupNumel where the weights are quantised
+  Dtype compute = Dtype::kF32;  ///< of x and bias: fp32, bf16 or fp16
+  Dtype weights = Dtype::kF32;  ///< compute, kQ8 or kQ4
+  Dtype output = Dtype::kF32;   ///< compute or fp32
+  const void* x = nullptr;
+  const void* w = nullptr;
+  const void* bias = nullptr;  ///< [n] or nullptr
+  void* y = nullptr;
+};
+
+/// Whether RowProduct is the faster way on this CPU, beside Matmul. Quantised weights have no
+/// other.
+bool prefers_row_product(const LinearProduct& product);
+
+/// Linear layers with weights that are read once, as they lie: each row of w meets a few rows of x
+/// while it is in cache. A row of y has the same bits whatever the number of rows and whatever the
+/// others hold. Quantised weights are decoded in registers, for more than a few rows of x into
+/// cache, eight rows at a time; x is rounded to bf16 only if it is bf16.
+///
+/// Uses OpenMP teams of omp_get_max_threads() threads. Thread-safe: products take turns. Scratch
+/// memory belongs to the object: x in the kernel's dtype, bias, and eight decoded rows per thread.
+class RowProduct {
+ public:
+  enum class Kernels : std::uint8_t { kFastest, kPortable };
+  explicit RowProduct(Kernels kernels = Kernels::kFastest) : kernels_(kernels) {}
+
+  /// Blocks until y is written. rows, n or k may be 0.
+  void run(const LinearProduct& product);
+
+ private:
+  RowKernel kernel_for(const LinearProduct& product) const;
+  const std::byte* prepare_x(const LinearProduct& product, Dtype dtype, std::int64_t stride);
+  const float* prepare_bias(const LinearProduct& product);
+
+  Kernels kernels_;
+  std::mutex mutex_;
+  Scratch x_, bias_, decoded_;
+};
+
+}  // namespace strata::cpu
