@@ -64,8 +64,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, Corpus,
                                          Target{"tokenizer", fuzz_tokenizer},
                                          Target{"shard", fuzz_shard},
                                          Target{"deepspeed", fuzz_deepspeed},
-                                         Target{"metrics", fuzz_metrics},
-                                         Target{"rows", fuzz_rows}),
+                                         Target{"metrics", fuzz_metrics}, Target{"rows", fuzz_rows},
+                                         Target{"requests", fuzz_requests}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 }  // namespace

@@ -16,5 +16,6 @@ void fuzz_shard(std::string_view input);        ///< a token shard of llm.c
 void fuzz_deepspeed(std::string_view input);    ///< a configuration of DeepSpeed
 void fuzz_metrics(std::string_view input);      ///< a metrics.jsonl
 void fuzz_rows(std::string_view input);         ///< a row of JSONL
+void fuzz_requests(std::string_view input);     ///< a row of what `strata generate` is asked
 
 }  // namespace strata::test
