@@ -52,16 +52,18 @@ std::optional<std::string> LineReader::next() {
     const char* const from = piece_.data() + begin_;
     const char* const limit = piece_.data() + end_;
     const char* const end = std::find(from, limit, '\n');
-    const bool whole = end != limit;
+    ended_ = end != limit;
     line.append(from, end);
-    begin_ += static_cast<std::size_t>(end - from) + (whole ? 1 : 0);
+    const std::size_t taken = static_cast<std::size_t>(end - from) + (ended_ ? 1 : 0);
+    begin_ += taken;
+    offset_ += taken;
     if (line.size() > kLongestLine) {
       throw FormatError(
           fmt::format("{}: a row of more than {} MiB; is this JSONL, with one object "
                       "on each line?",
                       where(), kLongestLine >> 20));
     }
-    if (!whole) continue;
+    if (!ended_) continue;
     if (!is_blank(line)) return line;
     line.clear();
     begun = false;

@@ -23,6 +23,10 @@ class LineReader {
   std::optional<std::string> next();
   /// "rows.jsonl:17" of the line that next() gave last; of standard input "standard input:17".
   std::string where() const;
+  /// Whether that line had an end, which the last one of a file may lack.
+  bool ended() const noexcept { return ended_; }
+  /// Bytes up to and with that line and its end.
+  std::uint64_t offset() const noexcept { return offset_; }
 
  private:
   bool fill();
@@ -30,6 +34,8 @@ class LineReader {
   std::string name_;
   int descriptor_ = 0;
   std::int64_t line_ = 0;
+  bool ended_ = true;
+  std::uint64_t offset_ = 0;
   std::vector<char> piece_;
   std::size_t begin_ = 0, end_ = 0;  // of what is left of the piece
 };
