@@ -79,6 +79,7 @@ void add_commands(CLI::App& app, Action& chosen) {
   add_init(app, chosen);
   add_train(app, chosen);
   add_eval(app, chosen);
+  add_generate(app, chosen);
   add_doctor(app, chosen);
   add_inspect(app, chosen);
   add_plan(app, chosen);

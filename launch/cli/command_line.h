@@ -29,6 +29,7 @@ void add_bench(CLI::App& app, Action& chosen);
 void add_clean(CLI::App& app, Action& chosen);
 void add_doctor(CLI::App& app, Action& chosen);
 void add_eval(CLI::App& app, Action& chosen);
+void add_generate(CLI::App& app, Action& chosen);
 void add_init(CLI::App& app, Action& chosen);
 void add_inspect(CLI::App& app, Action& chosen);
 void add_plan(CLI::App& app, Action& chosen);

@@ -1,0 +1,311 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include <CLI/CLI.hpp>
+
+#include "checkpoint/pretrained_model.h"
+#include "core/progress.h"
+#include "core/units.h"
+#include "launch/cli/command_line.h"
+#include "launch/cli/flags.h"
+#include "launch/cli/generate_options.h"
+#include "launch/cli/placement.h"
+#include "launch/generation/generation_config.h"
+#include "launch/generation/prompts.h"
+#include "launch/generation/row_feed.h"
+#include "launch/runtime.h"
+#include "parallel/generator.h"
+#include "parallel/text_generation.h"
+
+namespace strata::cli {
+namespace {
+
+/// Of standard input, whose rows are not known before.
+constexpr std::int64_t kUsualLength = 4096;
+
+/// What the first pass over the rows finds.
+struct RowFacts {
+  std::int64_t rows = 0;     ///< to be served, by all ranks
+  std::int64_t own = 0;      ///< of these, by this rank
+  std::int64_t longest = 1;  ///< tokens of a text with what may be generated, on any rank
+};
+
+class Generation {
+ public:
+  Generation(Runtime& runtime, const GenerateOptions& options)
+      : options_(options),
+        runtime_(runtime),
+        world_(runtime.communicator()),
+        log_(world_.rank(), stderr, stderr),
+        source_(load_pretrained(options.model)),
+        tokenizer_(source_.tokenizer()),
+        prompts_(
+            tokenizer_,
+            [this] {
+              return read_chat_template(options_.model, tokenizer_, options_.chat_template);
+            },
+            options.parse_special) {
+    source_.freeze_all();
+    choose_settings();
+    open_results();
+  }
+
+  int run() {
+    const RowFacts facts = examine_rows();
+    if (facts.rows == 0 && !from_input()) {
+      log_.info(finished_.count() > 0 ? "every row has its result" : "there is no row");
+      return 0;
+    }
+    Generator generator(context(), source_.model(), generator_options(facts), source_.source(),
+                        source_.locator());
+    print_plan(generator.plan());
+    TextGeneration generation(context(), generator,
+                              {.max_sequences = options_.max_sequences,
+                               .max_tokens = most_tokens(),
+                               .unknown = unknown_ids(tokenizer_, source_.config().vocab_size)});
+    return serve(generation, facts);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // Results may go to standard output, so everything else goes to standard error.
+  Context context() { return {runtime_.device(), world_, log_}; }
+  bool from_input() const { return options_.prompts == "-"; }
+  /// The text of --prompt is shown as it grows.
+  bool shows() const { return options_.prompt && options_.out.empty(); }
+
+  /// Tokens that a text may have, whatever it asks for.
+  std::int64_t most_tokens() const {
+    const std::int64_t positions = source_.config().max_positions;
+    return options_.max_length > 0 ? std::min(options_.max_length, positions) : positions;
+  }
+
+  void choose_settings() {
+    GenerationConfig config = read_generation_config(options_.model, tokenizer_);
+    for (const std::string& warning : config.warnings) log_.warn(warning);
+    RequestOverrides overrides = options_.overrides;
+    overrides.stop_ids = parse_stop_ids(options_.stop_ids, tokenizer_);
+    settings_ = overridden(std::move(config.settings), overrides);
+    if (options_.max_length > source_.config().max_positions) {
+      throw UsageError(fmt::format("--max_length: {} is more than the model's {} positions",
+                                   options_.max_length, source_.config().max_positions));
+    }
+    log_.info(fmt::format("sampling: {}", describe(settings_, tokenizer_)));
+  }
+
+  /// Rank 0 has the file; the others hear of the rows that it has.
+  void open_results() {
+    if (world_.rank() == 0 && !shows()) results_.emplace(options_.out, options_.resume);
+    if (!options_.resume) return;
+    const std::vector<std::byte> own =
+        results_ ? results_->finished().bytes() : std::vector<std::byte>();
+    finished_ = FinishedRows(options_.out.string(), world_.gather_bytes(own).front());
+  }
+
+  NumberedRow prompt_row() const {
+    NumberedRow row{.row = {}, .where = "--prompt"};
+    if (options_.chat) {
+      row.row.messages = {{"user", *options_.prompt}};
+    } else {
+      row.row.prompt = *options_.prompt;
+    }
+    return row;
+  }
+
+  /// The rows of this rank, from the first one on.
+  RowFeed::Rows rows() {
+    if (options_.prompt) {
+      const auto left = std::make_shared<int>(world_.rank() == 0 ? 1 : 0);
+      return [this, left] { return (*left)-- > 0 ? std::optional(prompt_row()) : std::nullopt; };
+    }
+    own_rows_ = std::make_unique<OwnRows>(options_.prompts, options_.skip_bad, finished_, world_);
+    return [this] { return own_rows_->next(); };
+  }
+
+  /// Reads all rows once, so that mistakes are known before work. Collective.
+  RowFacts examine_rows() {
+    RowFacts facts;
+    if (from_input()) {
+      if (world_.size() > 1) {
+        throw UsageError(
+            fmt::format("-: standard input reaches one rank, and there are {}; use --prompts FILE",
+                        world_.size()));
+      }
+      facts.own = options_.max_sequences;
+      facts.longest =
+          options_.max_length > 0 ? most_tokens() : std::min(kUsualLength, most_tokens());
+      if (!new_tokens(settings_, 0)) refuse_no_length("");
+      return facts;
+    }
+    const RowFeed::Rows next = rows();
+    while (const std::optional<NumberedRow> row = next()) {
+      ++facts.own;
+      facts.longest = std::max(facts.longest, tokens_of(*row));
+    }
+    facts.longest = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.longest)));
+    facts.rows = 1;
+    if (own_rows_ == nullptr) return facts;
+    facts.rows = own_rows_->waiting();
+    finished_.expect_all(own_rows_->finished());
+    const BadRows& bad = own_rows_->bad();
+    if (bad.count > 0) {
+      log_.warn(fmt::format("{} bad {} passed over; the first: {}", bad.count,
+                            bad.count == 1 ? "row is" : "rows are", bad.first));
+    }
+    if (finished_.count() > 0) {
+      log_.info(
+          fmt::format("{} rows have their results, {} are left", finished_.count(), facts.rows));
+    }
+    return facts;
+  }
+
+  [[noreturn]] void refuse_no_length(const std::string& where) const {
+    throw UsageError(
+        fmt::format("{}neither the model nor a flag says how many tokens to "
+                    "generate; use --max_new_tokens",
+                    where.empty() ? "" : where + ": "));
+  }
+
+  /// What the row's text may grow to, if it can be served.
+  std::int64_t tokens_of(const NumberedRow& row) {
+    std::int64_t prompt = 0;
+    try {
+      prompt = static_cast<std::int64_t>(prompts_.encode(row.row).size());
+    } catch (const FormatError&) {  // gets its error as a result
+      return 1;
+    }
+    const auto more = new_tokens(overridden(settings_, row.row.overrides), prompt);
+    if (!more) refuse_no_length(row.where);
+    const bool fits = prompt > 0 && prompt <= most_tokens();
+    if (options_.prompt && !fits) {
+      throw UsageError(fmt::format("--prompt: has {} tokens, and 1 to {} can be gone on with",
+                                   prompt, most_tokens()));
+    }
+    if (!fits) return 1;  // gets its error as a result
+    return std::min(prompt + *more, most_tokens());
+  }
+
+  GeneratorOptions generator_options(const RowFacts& facts) {
+    std::vector<std::string> warnings;
+    const std::vector<SwapDrive> drives = examine_swap(options_.placement, warnings);
+    for (const std::string& warning : warnings) log_.warn(warning);
+    const PlacementRequest placement =
+        make_placement(options_.placement, local_rank().size, drives);
+    GeneratorOptions result;
+    result.compute = options_.placement.compute;
+    result.dram_bytes = placement.dram_bytes;
+    result.kv_bytes = options_.kv;
+    // Every rank plans alike.
+    const std::int64_t most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
+    result.sequences = std::clamp<std::int64_t>(most, 1, options_.max_sequences);
+    result.sequence_tokens = facts.longest;
+    if (options_.placement.prefetch_depth >= 0) {
+      result.prefetch_depth = static_cast<int>(options_.placement.prefetch_depth);
+    }
+    result.swap = placement.swap;
+    result.io = make_io_options(options_.placement, drives);
+    return result;
+  }
+
+  void print_plan(const GenerationPlan& plan) {
+    log_.info(
+        fmt::format("memory of a rank: {} of weights that stay, {} of keys and values, {} in "
+                    "all; a pass reads {} from drives and computes up to {} tokens",
+                    format_bytes(plan.resident), format_bytes(plan.kv), format_bytes(plan.dram()),
+                    format_bytes(plan.streamed), plan.rows));
+  }
+
+  int serve(TextGeneration& generation, const RowFacts& facts) {
+    const RowFeed::Rows rows_left = rows();
+    RowFeed::Options feed_options{.settings = settings_, .most_tokens = most_tokens()};
+    if (shows()) {
+      feed_options.show = [](const std::string& piece) {
+        std::fwrite(piece.data(), 1, piece.size(), stdout);
+        std::fflush(stdout);
+      };
+    }
+    bool stopped = false;
+    RowFeed feed(
+        world_, tokenizer_, prompts_, std::move(feed_options),
+        [&]() -> std::optional<NumberedRow> {
+          stopped = stopped || runtime_.stop_requested();
+          return stopped ? std::nullopt : rows_left();
+        },
+        results_ ? &*results_ : nullptr);
+    const auto begin = Clock::now();
+    const bool terminal_is_taken = options_.out.empty() && isatty(STDOUT_FILENO) == 1;
+    {
+      Progress progress(log_, "row", static_cast<std::uint64_t>(facts.rows),
+                        !options_.no_progress && !terminal_is_taken);
+      generation.run([&] { return feed.next(); },
+                     [&](const GenerationProgress& pass) {
+                       feed.exchange();
+                       progress.update(static_cast<std::uint64_t>(feed.progress().rows),
+                                       fmt::format("{} in flight, {} tokens", pass.in_flight,
+                                                   feed.progress().tokens));
+                     });
+      feed.exchange();
+    }
+    if (results_) results_->sync();
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    return report(feed, seconds, world_.max(stopped ? 1 : 0) > 0);
+  }
+
+  int report(const RowFeed& feed, double seconds, bool stopped) {
+    const FeedProgress& done = feed.progress();
+    if (shows() && world_.rank() == 0) {
+      if (done.errors > 0) throw UsageError(feed.last_error());
+      std::fputc('\n', stdout);
+      std::fflush(stdout);
+    }
+    log_.info(fmt::format("{} {}, {} tokens in {:.1f} s: {:.1f} tokens/s", done.rows,
+                          done.rows == 1 ? "result" : "results", done.tokens, seconds,
+                          static_cast<double>(done.tokens) / std::max(seconds, 1e-9)));
+    if (done.errors > 0) {
+      log_.warn(fmt::format("{} {} an error; see \"error\" in the results", done.errors,
+                            done.errors == 1 ? "row has" : "rows have"));
+    }
+    if (from_input() && own_rows_->bad().count > 0) {
+      log_.warn(fmt::format("{} bad rows were passed over; the first: {}", own_rows_->bad().count,
+                            own_rows_->bad().first));
+    }
+    if (stopped) log_.info("stopped; --resume goes on with the rows that are left");
+    return 0;
+  }
+
+  const GenerateOptions& options_;
+  Runtime& runtime_;
+  Communicator& world_;
+  Log log_;
+  PretrainedModel source_;
+  const Tokenizer& tokenizer_;
+  PromptEncoder prompts_;
+  GenerationSettings settings_;
+  std::optional<ResultsFile> results_;
+  FinishedRows finished_;
+  std::unique_ptr<OwnRows> own_rows_;
+};
+
+}  // namespace
+
+void add_generate(CLI::App& app, Action& chosen) {
+  const auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand(
+      "generate", "Continues one text or many, with a model that may be larger than memory");
+  add_generate_flags(*command, *options);
+  command->callback([options, &chosen] {
+    chosen = [options] {
+      check(*options);
+      return run_job([&](Runtime& runtime) { return Generation(runtime, *options).run(); });
+    };
+  });
+}
+
+}  // namespace strata::cli
