@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/group_quantization.h"
 #include "core/units.h"
 #include "parallel/rounding.h"
 
@@ -13,7 +14,7 @@ namespace {
 /// Elements that are converted at once while a shard is filled.
 constexpr std::int64_t kPiece = 1 << 20;
 
-/// Elements of a parameter that lie in a rank's shard.
+/// Elements that a parameter takes up in a rank's shard.
 struct Owned {
   std::int64_t in_parameter = 0;
   std::int64_t in_shard = 0;
@@ -26,22 +27,64 @@ Owned owned(const BlockPartition& part, int rank, const Placement& placement) {
   return {from - placement.offset, from - first, std::max<std::int64_t>(0, to - from)};
 }
 
+/// The bytes of a quantised parameter that take up these elements.
+struct ByteRange {
+  std::uint64_t begin = 0;
+  std::uint64_t bytes = 0;
+};
+ByteRange quantized_bytes(const Placement& placement, std::int64_t begin, std::int64_t numel,
+                          Dtype compute) {
+  const std::size_t all = storage_bytes(*placement.quantized, placement.parameter->shape.numel());
+  const std::size_t from = static_cast<std::size_t>(begin) * size_bytes(compute);
+  const std::size_t to = from + static_cast<std::size_t>(numel) * size_bytes(compute);
+  return {from, std::min(to, all) - from};
+}
+
+/// Whether the parameter can be read as it is kept.
+bool fits(const StoredParameter& stored, const Placement& placement) {
+  return placement.quantized ? stored.dtype == *placement.quantized : !is_quantized(stored.dtype);
+}
+
+/// What of the model's file a rank reads of a parameter.
+ByteRange file_bytes(const Placement& placement, const Owned& own, Dtype stored, Dtype compute) {
+  if (placement.quantized) {
+    return quantized_bytes(placement, own.in_parameter, own.numel, compute);
+  }
+  const std::size_t width = size_bytes(stored);
+  return {static_cast<std::uint64_t>(own.in_parameter) * width,
+          static_cast<std::uint64_t>(own.numel) * width};
+}
+
+/// Quantises what `from` says of a parameter, and copies these of its bytes.
+void fill_quantized(const Placement& placement, const ByteRange& range, const ParameterSource& from,
+                    std::byte* to) {
+  const Dtype dtype = *placement.quantized;
+  const std::size_t group = group_bytes(dtype);
+  const std::uint64_t first = range.begin / group;
+  const std::uint64_t last = (range.begin + range.bytes + group - 1) / group;
+  std::vector<float> values(static_cast<std::size_t>(last - first) * kGroupNumel);
+  from(placement.parameter, static_cast<std::int64_t>(first) * kGroupNumel, values);
+  std::vector<std::byte> groups(static_cast<std::size_t>(last - first) * group);
+  quantize(values, dtype, groups.data());
+  std::memcpy(to, groups.data() + (range.begin - first * group), range.bytes);
+}
+
 }  // namespace
 
 std::vector<std::optional<std::uint64_t>> FrozenShards::in_files(const Partition& partition,
-                                                                 int rank,
+                                                                 int rank, Dtype compute,
                                                                  const ParameterLocator& locator) {
   std::vector<std::optional<std::uint64_t>> result;
   for (int p = 0; p < partition.part_count(); ++p) {
     std::optional<std::uint64_t> bytes = 0;
     for (const Placement& placement : partition.part(p).placements()) {
       const auto stored = locator ? locator(placement.parameter) : std::nullopt;
-      if (!stored) {
+      if (!stored || !fits(*stored, placement)) {
         bytes.reset();
         break;
       }
       const Owned own = owned(partition.part(p), rank, placement);
-      *bytes += static_cast<std::uint64_t>(own.numel) * size_bytes(stored->dtype);
+      if (own.numel > 0) *bytes += file_bytes(placement, own, stored->dtype, compute).bytes;
     }
     result.push_back(bytes);
   }
@@ -60,7 +103,7 @@ FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
       load_(make_host_stream("load")),
       finish_(make_host_stream("swap wait")),
       submit_(make_host_stream("swap read")) {
-  const auto located = in_files(partition, rank, sources.locator);
+  const auto located = in_files(partition, rank, compute, sources.locator);
   std::uint64_t offset = 0;
   for (int p = 0; p < partition.part_count(); ++p) {
     Part& own = parts_[static_cast<std::size_t>(p)];
@@ -95,14 +138,13 @@ void FrozenShards::find(int index, const ParameterLocator& locator) {
     const Owned own = owned(partition_.part(index), rank_, placement);
     if (own.numel == 0) continue;
     const StoredParameter stored = locator(placement.parameter).value();
-    const std::size_t width = size_bytes(stored.dtype);
-    FileReader::Range range{
-        .file = files_->open(stored.path),
-        .offset = stored.offset + static_cast<std::uint64_t>(own.in_parameter) * width,
-        .bytes = static_cast<std::uint64_t>(own.numel) * width,
-        .take = {}};
+    const ByteRange bytes = file_bytes(placement, own, stored.dtype, compute_);
+    FileReader::Range range{.file = files_->open(stored.path),
+                            .offset = stored.offset + bytes.begin,
+                            .bytes = bytes.bytes,
+                            .take = {}};
     parts_[static_cast<std::size_t>(index)].stretches.push_back(
-        {std::move(range), stored.dtype, own.in_shard, own.numel});
+        {std::move(range), placement.quantized ? compute_ : stored.dtype, own.in_shard, own.numel});
   }
 }
 
@@ -126,10 +168,16 @@ void FrozenShards::fill(int index, const ParameterSource& values) {
       const std::int64_t from = std::max(first + begin, placement.offset);
       const std::int64_t to = std::min(first + begin + numel, placement.offset + placement.numel);
       if (from >= to) continue;
+      const TensorView wanted = target.flat(from - first - begin, to - from);
+      if (placement.quantized) {
+        fill_quantized(placement,
+                       quantized_bytes(placement, from - placement.offset, to - from, compute_),
+                       values, static_cast<std::byte*>(wanted.data()));
+        continue;
+      }
       read.resize(static_cast<std::size_t>(to - from));
       values(placement.parameter, from - placement.offset, read);
-      round_to({read.data(), Dtype::kF32, {to - from}},
-               target.flat(from - first - begin, to - from));
+      round_to({read.data(), Dtype::kF32, {to - from}}, wanted);
     }
     if (!copies) continue;
     const std::size_t bytes = round_up(target.bytes(), kIoAlignment);
@@ -172,6 +220,10 @@ Event FrozenShards::read_files(const Part& part, TensorView weights, std::vector
     ranges.push_back(stretch.range);
     ranges.back().take = [target, dtype = stretch.dtype](std::uint64_t begin,
                                                          std::span<const std::byte> bytes) {
+      if (dtype == target.dtype()) {
+        std::memcpy(static_cast<std::byte*>(target.data()) + begin, bytes.data(), bytes.size());
+        return;
+      }
       const std::size_t width = size_bytes(dtype);
       round_to(bytes.data(), dtype,
                target.flat(static_cast<std::int64_t>(begin / width),

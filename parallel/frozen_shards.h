@@ -25,6 +25,7 @@ class FrozenShards final : public ShardSource {
   /// By part: the bytes of rank `rank`'s shard in files, where all parameters of the part lie in
   /// files as they are.
   static std::vector<std::optional<std::uint64_t>> in_files(const Partition& partition, int rank,
+                                                            Dtype compute,
                                                             const ParameterLocator& locator);
 
   /// Fills what is in memory and on swap; blocks until that is done.

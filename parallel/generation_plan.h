@@ -19,6 +19,7 @@ namespace strata {
 /// What one rank generates with.
 struct GeneratorOptions {
   Dtype compute = Dtype::kBf16;  ///< kBf16 or kF32; also what keys and values are kept in
+  Dtype weights = Dtype::kBf16;  ///< kQ8 and kQ4: matrices are kept quantised (WeightStorage)
   std::optional<std::uint64_t> dram_bytes = {};  ///< all buffers; none: as much as it takes
   std::optional<std::uint64_t> kv_bytes = {};    ///< of keys and values; none: as there is room
   std::int64_t sequences = 1;                    ///< in flight at most

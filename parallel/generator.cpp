@@ -96,7 +96,7 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       options(wanted),
       clock(trace != nullptr ? *trace : no_trace),
       shards(given.communicator),
-      partition(streamed, shards.size()),
+      partition(streamed, shards.size(), WeightStorage{wanted.compute, wanted.weights}),
       plan(Plan::forward_only(streamed)),
       kv(kv_shape(streamed, wanted.compute)),
       memory(make_generation_plan(
@@ -104,7 +104,7 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
            .partition = partition,
            .plan = plan,
            .kv = kv,
-           .in_files = FrozenShards::in_files(partition, shards.rank(), locator),
+           .in_files = FrozenShards::in_files(partition, shards.rank(), wanted.compute, locator),
            .options = options})),
       gathered(given.device.allocate(memory.gathered)),
       file_pool(allocate_host(FileReader::kPoolBytes)),
@@ -158,8 +158,8 @@ std::unique_ptr<SwapSpace> Generator::State::make_swap() {
 }
 
 void Generator::State::agree_on_plan() {
-  const std::array<std::uint64_t, 2> facts{plan.hash(),
-                                           static_cast<std::uint64_t>(options.compute)};
+  const std::array<std::uint64_t, 3> facts{plan.hash(), static_cast<std::uint64_t>(options.compute),
+                                           static_cast<std::uint64_t>(options.weights)};
   const std::span<const std::byte> own = std::as_bytes(std::span(facts));
   for (const std::vector<std::byte>& other : context.communicator.gather_bytes(own)) {
     if (!std::ranges::equal(other, own)) {

@@ -32,7 +32,9 @@ ConstTensorView Visit::weight(Parameter parameter) const {
   });
   expects(found != gathered_.end(), "the parameter's block is not part of this visit");
   const Placement& placement = found->partition->placement(parameter);
-  return found->flat.flat(placement.offset, placement.numel).reshape(parameter->shape);
+  const TensorView flat = found->flat.flat(placement.offset, placement.numel);
+  if (placement.quantized) return {flat.data(), *placement.quantized, parameter->shape};
+  return flat.reshape(parameter->shape);
 }
 
 std::size_t ParameterStreamer::largest_visit_bytes(const Partition& partition, const Plan& plan,

@@ -19,7 +19,8 @@ namespace strata {
 class Visit {
  public:
   const PlannedVisit& planned() const noexcept { return *planned_; }
-  /// The weights of a parameter of the visited block or of one it borrows. Compute dtype.
+  /// The weights of a parameter of the visited block or of one it borrows, in the compute dtype or
+  /// quantised.
   ConstTensorView weight(Parameter parameter) const;
 
  private:

@@ -19,7 +19,8 @@ using ParameterSource =
 using ParameterSink =
     std::function<void(Parameter parameter, std::int64_t begin, std::span<const float> values)>;
 
-/// Where all elements of a parameter lie one after the other, row-major, little-endian.
+/// Where all elements of a parameter lie one after the other, row-major, little-endian; of quantised
+/// ones, the groups.
 struct StoredParameter {
   std::string path;          ///< of the file
   std::uint64_t offset = 0;  ///< bytes from its start

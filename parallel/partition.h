@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/model/block.h"
 #include "optimizer/update_rule.h"
+#include "parallel/weight_storage.h"
 
 namespace strata {
 
@@ -13,7 +15,9 @@ namespace strata {
 struct Placement {
   Parameter parameter = nullptr;
   std::int64_t offset = 0;  ///< elements, a multiple of kParameterAlignment
-  std::int64_t numel = 0;
+  std::int64_t numel = 0;   ///< that it takes up
+  /// A quantised parameter: its bytes, in place of so many elements of the compute dtype.
+  std::optional<Dtype> quantized = {};
 };
 
 /// Elements: every parameter starts at 128 bytes in bf16, so that all products see aligned
@@ -31,7 +35,9 @@ int part_of(const Model& model, Parameter parameter);
 /// outside every norm and update. A part may be empty.
 class BlockPartition {
  public:
-  BlockPartition(const Block& block, int ranks, bool frozen = false);
+  /// @param storage of frozen parameters; none: all in the compute dtype
+  BlockPartition(const Block& block, int ranks, bool frozen = false,
+                 const std::optional<WeightStorage>& storage = {});
 
   std::span<const Placement> placements() const noexcept { return placements_; }
   const Placement& placement(Parameter parameter) const;  ///< @throws Error if it is another part's
@@ -63,7 +69,7 @@ class BlockPartition {
 /// what is gathered, and what has sections: a frozen part has its weights only.
 class Partition {
  public:
-  Partition(const Model& model, int ranks);
+  Partition(const Model& model, int ranks, const std::optional<WeightStorage>& storage = {});
   const BlockPartition& part(int index) const { return parts_.at(static_cast<std::size_t>(index)); }
   int part_count() const noexcept { return static_cast<int>(parts_.size()); }
   int block_count() const noexcept { return part_count() / 2; }

@@ -9,8 +9,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/group_quantization.h"
 #include "core/json_file.h"
 #include "parallel/text_generation.h"
+#include "parallel/weight_storage.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/messages.h"
 #include "tests/support/run_on_threads.h"
@@ -45,7 +47,8 @@ struct Outcome {
 
 /// Continues prompts greedily; prompt i on rank i modulo `ranks`.
 Outcome generate(const PretrainedModel& model, const GeneratorOptions& options,
-                 const std::vector<GenerationRequest>& requests, int ranks = 1) {
+                 const std::vector<GenerationRequest>& requests, int ranks = 1,
+                 const ParameterSource* values = nullptr) {
   Outcome run;
   run.results.resize(requests.size());
   std::mutex mutex;
@@ -53,7 +56,9 @@ Outcome generate(const PretrainedModel& model, const GeneratorOptions& options,
     const std::unique_ptr<Device> device = make_cpu_device(1);
     Log log(1);
     const Context context{*device, communicator, log};
-    Generator generator(context, model.model(), options, model.source(), model.locator());
+    const ParameterSource& source = values != nullptr ? *values : model.source();
+    Generator generator(context, model.model(), options, source,
+                        values != nullptr ? ParameterLocator() : model.locator());
     TextGeneration texts(context, generator, {.max_sequences = options.sequences});
     auto next = static_cast<std::size_t>(communicator.rank());
     GenerationProgress progress;
@@ -186,6 +191,54 @@ TEST_P(GoldenGeneration, GivesTheSameBitsWhereverWeightsRest) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GoldenGeneration, testing::ValuesIn(test::golden_models()),
+                         [](const auto& model) { return model.param; });
+
+/// What a model computes whose weights are quantised, in full precision.
+ParameterSource rounded(const ParameterSource& source, const WeightStorage& storage) {
+  return [source, storage](Parameter parameter, std::int64_t begin, std::span<float> values) {
+    const Dtype dtype = storage.of(*parameter);
+    if (!is_quantized(dtype)) return source(parameter, begin, values);
+    std::vector<float> all(static_cast<std::size_t>(parameter->shape.numel()));
+    source(parameter, 0, all);
+    std::vector<std::byte> groups(storage_bytes(dtype, parameter->shape.numel()));
+    quantize(all, dtype, groups.data());
+    dequantize(groups.data(), dtype, all);
+    std::copy_n(all.begin() + begin, values.size(), values.begin());
+  };
+}
+
+class QuantizedGeneration : public testing::TestWithParam<std::string> {};
+
+TEST_P(QuantizedGeneration, IsThatOfTheRoundedModel) {
+  const PretrainedModel model = frozen_model(GetParam());
+  const std::vector<GenerationRequest> requests{greedy(text(9, 1), 24), greedy(text(30, 2), 10)};
+  for (const Dtype weights : {Dtype::kQ8, Dtype::kQ4}) {
+    SCOPED_TRACE(name(weights));
+    GeneratorOptions options = tiny_options();
+    const ParameterSource source = rounded(model.source(), {Dtype::kF32, weights});
+    const auto want = generate(model, options, requests, 1, &source);
+    EXPECT_NE(want.results[0].log_probabilities,
+              generate(model, options, requests).results[0].log_probabilities);
+    options.weights = weights;
+    const Outcome got = generate(model, options, requests);
+    EXPECT_LT(got.plan.resident, want.plan.resident);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_EQ(got.results[i].ids, want.results[i].ids);
+      for (std::size_t t = 0; t < got.results[i].ids.size(); ++t) {
+        EXPECT_NEAR(got.results[i].log_probabilities[t], want.results[i].log_probabilities[t],
+                    1e-4);
+      }
+    }
+    const test::TemporaryDirectory directory;
+    options.residency = false;
+    options.swap = {{.path = directory.path()}};
+    expect_same(generate(model, options, requests).results, got.results);
+    EXPECT_EQ(generate(model, options, requests, 3).results[0].ids, got.results[0].ids);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, QuantizedGeneration,
+                         testing::Values("llama_tied", "gpt2_untied", "opt_post_norm"),
                          [](const auto& model) { return model.param; });
 
 TEST(TextGeneration, GivesATextTheSameWhoeverIsBeside) {
