@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <optional>
 
 #include <CLI/CLI.hpp>
 
 #include "checkpoint/pretrained_model.h"
+#include "core/error.h"
+#include "core/hash.h"
 #include "core/progress.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
@@ -110,7 +113,7 @@ class Generation {
   }
 
   NumberedRow prompt_row() const {
-    NumberedRow row{.row = {}, .where = "--prompt"};
+    NumberedRow row{.where = "--prompt", .fingerprint = hash_text(*options_.prompt)};
     if (options_.chat) {
       row.row.messages = {{"user", *options_.prompt}};
     } else {
@@ -154,16 +157,19 @@ class Generation {
     if (own_rows_ == nullptr) return facts;
     facts.rows = own_rows_->waiting();
     finished_.expect_all(own_rows_->finished());
-    const BadRows& bad = own_rows_->bad();
-    if (bad.count > 0) {
-      log_.warn(fmt::format("{} bad {} passed over; the first: {}", bad.count,
-                            bad.count == 1 ? "row is" : "rows are", bad.first));
-    }
+    warn_of_bad_rows();
     if (finished_.count() > 0) {
       log_.info(
           fmt::format("{} rows have their results, {} are left", finished_.count(), facts.rows));
     }
     return facts;
+  }
+
+  void warn_of_bad_rows() {
+    const BadRows& bad = own_rows_->bad();
+    if (bad.count == 0) return;
+    log_.warn(fmt::format("{} bad {} passed over; the first: {}", bad.count,
+                          bad.count == 1 ? "row is" : "rows are", bad.first));
   }
 
   [[noreturn]] void refuse_no_length(const std::string& where) const {
@@ -232,11 +238,18 @@ class Generation {
       };
     }
     bool stopped = false;
+    std::exception_ptr mistake;  // in a row of standard input: what is in flight is served first
     RowFeed feed(
         world_, tokenizer_, prompts_, std::move(feed_options),
         [&]() -> std::optional<NumberedRow> {
           stopped = stopped || runtime_.stop_requested();
-          return stopped ? std::nullopt : rows_left();
+          if (stopped || mistake) return std::nullopt;
+          try {
+            return rows_left();
+          } catch (const FormatError&) {
+            mistake = std::current_exception();
+            return std::nullopt;
+          }
         },
         results_ ? &*results_ : nullptr);
     const auto begin = Clock::now();
@@ -254,6 +267,7 @@ class Generation {
       feed.exchange();
     }
     if (results_) results_->sync();
+    if (mistake) std::rethrow_exception(mistake);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     return report(feed, seconds, world_.max(stopped ? 1 : 0) > 0);
   }
@@ -272,10 +286,7 @@ class Generation {
       log_.warn(fmt::format("{} {} an error; see \"error\" in the results", done.errors,
                             done.errors == 1 ? "row has" : "rows have"));
     }
-    if (from_input() && own_rows_->bad().count > 0) {
-      log_.warn(fmt::format("{} bad rows were passed over; the first: {}", own_rows_->bad().count,
-                            own_rows_->bad().first));
-    }
+    if (from_input()) warn_of_bad_rows();
     if (stopped) log_.info("stopped; --resume goes on with the rows that are left");
     return 0;
   }

@@ -1,0 +1,201 @@
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include <nlohmann/json.hpp>
+
+#include "core/model/config.h"
+#include "launch/generation/line_reader.h"
+#include "tests/support/run_program.h"
+
+namespace strata {
+namespace {
+
+using nlohmann::json;
+
+/// `strata generate` as its users run it, on a small model of bytes with fresh weights.
+class GenerateProgram : public testing::Test {
+ protected:
+  void SetUp() override {
+    ModelConfig config = preset("llama-26m");
+    config.vocab_size = 300;  // the tokenizer has 257
+    config.hidden = 32;
+    config.layers = 2;
+    config.heads = 4;
+    config.kv_heads = 2;
+    config.head_size = 8;
+    config.intermediate = 64;
+    config.max_positions = 128;
+    test::write_file(directory_ / "shape.json", to_json(config));
+    const auto made = test::run_program(
+        {STRATA_PROGRAM, "init", "--config", path("shape.json"), "--out", path("model")});
+    ASSERT_EQ(made.exit_code, 0) << made.errors;
+  }
+
+  std::string path(const char* name) const { return (directory_ / name).string(); }
+
+  test::ProgramResult generate(const std::vector<std::string>& arguments, int ranks = 1) const {
+    std::vector<std::string> command;
+    if (ranks > 1) {
+      command = {STRATA_MPIEXEC, "--allow-run-as-root", "--oversubscribe", "-n",
+                 std::to_string(ranks)};
+    }
+    for (const std::string& word :
+         {std::string(STRATA_PROGRAM), std::string("generate"), std::string("--model"),
+          path("model"), std::string("--compute"), std::string("fp32"), std::string("--dram"),
+          std::string("1GiB")}) {
+      command.push_back(word);
+    }
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return test::run_program(command);
+  }
+
+  /// By id.
+  std::map<std::string, json> results(const char* name) const {
+    std::map<std::string, json> all;
+    LineReader lines(directory_ / name);
+    while (const auto line = lines.next()) {
+      json result = json::parse(*line);
+      const json id = result.contains("custom_id") ? result["custom_id"] : result["id"];
+      EXPECT_TRUE(all.emplace(id.is_string() ? id.get<std::string>() : id.dump(), result).second);
+    }
+    return all;
+  }
+
+  void write_rows(int count) const {
+    std::string rows;
+    for (int i = 0; i < count; ++i) {
+      const json row{{"id", "r" + std::to_string(i)},
+                     {"prompt", std::string(static_cast<std::size_t>(1 + i * 7 % 40), 'a')},
+                     {"max_tokens", 1 + i * 5 % 30}};
+      rows += row.dump() + "\n";
+    }
+    test::write_file(directory_ / "rows.jsonl", rows);
+  }
+
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(GenerateProgram, WhatIsGeneratedDoesNotDependOnRanksOrCompany) {
+  write_rows(30);
+  const std::vector<std::string> sampled = {"--prompts",        path("rows.jsonl"),
+                                            "--max_new_tokens", "9",
+                                            "--temperature",    "1",
+                                            "--seed",           "4",
+                                            "--top_k",          "0"};
+  const auto run = [&](const char* out, int ranks, const char* sequences) {
+    std::vector<std::string> arguments = sampled;
+    for (const std::string& word : {std::string("--out"), path(out), std::string("--max_sequences"),
+                                    std::string(sequences)}) {
+      arguments.push_back(word);
+    }
+    const auto done = generate(arguments, ranks);
+    EXPECT_EQ(done.exit_code, 0) << done.errors;
+    EXPECT_EQ(done.output, "");
+    std::map<std::string, json> ids;
+    for (const auto& [id, result] : results(out)) ids[id] = result["token_ids"];
+    return ids;
+  };
+  const std::map<std::string, json> alone = run("one", 1, "1");
+  ASSERT_EQ(alone.size(), 30u);
+  EXPECT_EQ(alone.at("r5").size(), 26u);
+  for (const auto& [id, ids] : alone) {
+    for (const json& token : ids) EXPECT_LT(token, 257) << "no token of the tokenizer";
+  }
+  EXPECT_EQ(run("many", 1, "16"), alone);
+  EXPECT_EQ(run("two", 2, "8"), alone);
+}
+
+TEST_F(GenerateProgram, GoesOnWhereItWasInterrupted) {
+  write_rows(10);
+  const std::vector<std::string> arguments = {
+      "--prompts", path("rows.jsonl"), "--max_new_tokens", "3", "--out", path("out")};
+  ASSERT_EQ(generate(arguments).exit_code, 0);
+  const auto whole = results("out");
+  const auto again = generate(arguments);
+  EXPECT_EQ(again.exit_code, 2);
+  EXPECT_NE(again.errors.find("--resume"), std::string::npos) << again.errors;
+
+  const std::string text = test::read_file(directory_ / "out");
+  test::write_file(directory_ / "out", text.substr(0, text.size() / 2));
+  std::vector<std::string> resumed = arguments;
+  resumed.emplace_back("--resume");
+  ASSERT_EQ(generate(resumed, 2).exit_code, 0);
+  const auto both = results("out");
+  ASSERT_EQ(both.size(), whole.size());
+  for (const auto& [id, result] : whole) {
+    EXPECT_EQ(both.at(id)["token_ids"], result["token_ids"]) << id;
+  }
+
+  write_rows(3);
+  const auto fewer = generate(resumed);
+  EXPECT_EQ(fewer.exit_code, 2);
+  EXPECT_NE(fewer.errors.find("7 of the 10 results"), std::string::npos) << fewer.errors;
+}
+
+TEST_F(GenerateProgram, BadPromptsAreErrorsOfTheirRowsOnly) {
+  test::write_file(directory_ / "rows.jsonl",
+                   "{\"id\":\"good\",\"prompt\":\"x\",\"max_tokens\":4}\n"
+                   "{\"id\":\"empty\",\"prompt\":\"\"}\n"
+                   "{\"id\":\"outside\",\"prompt\":[1,300]}\n"
+                   "{\"id\":\"long\",\"prompt\":\"" +
+                       std::string(200, 'x') +
+                       "\"}\n"
+                       "{\"id\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}\n"
+                       "{\"custom_id\":\"batch\",\"method\":\"POST\",\"url\":\"/v1/completions\","
+                       "\"body\":{\"prompt\":\"x\",\"max_tokens\":4}}\n");
+  const auto done = generate({"--prompts", path("rows.jsonl"), "--max_new_tokens", "5", "--out",
+                              path("out"), "--chat_template", "plain"});
+  ASSERT_EQ(done.exit_code, 0) << done.errors;
+  const auto all = results("out");
+  ASSERT_EQ(all.size(), 6u);
+  for (const char* id : {"empty", "outside", "long"}) {
+    EXPECT_EQ(all.at(id)["finish_reason"], "error") << id;
+    EXPECT_FALSE(all.at(id)["error"].get<std::string>().empty()) << id;
+  }
+  EXPECT_EQ(all.at("good")["output_tokens"], 4);
+  EXPECT_EQ(all.at("chat")["output_tokens"], 5);
+  EXPECT_EQ(all.at("batch")["response"]["body"]["choices"][0]["token_ids"],
+            all.at("good")["token_ids"]);
+}
+
+TEST_F(GenerateProgram, MistakesAreKnownBeforeWork) {
+  test::write_file(directory_ / "rows.jsonl", "{\"prompt\":\"x\"}\n{\"promt\":\"x\"}\n");
+  const std::vector<std::string> rows = {"--prompts", path("rows.jsonl"), "--out", path("out")};
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.end(), rows.begin(), rows.end());
+    return generate(more);
+  };
+  const auto unknown = run({"--max_new_tokens", "3"});
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_NE(unknown.errors.find("rows.jsonl:2: \"promt\" is not known; did you mean \"prompt\"?"),
+            std::string::npos)
+      << unknown.errors;
+  EXPECT_EQ(test::read_file(directory_ / "out"), "");
+  const auto endless = run({"--skip_bad"});
+  EXPECT_EQ(endless.exit_code, 2);
+  EXPECT_NE(endless.errors.find("--max_new_tokens"), std::string::npos) << endless.errors;
+  const auto skipped = run({"--skip_bad", "--max_new_tokens", "3"});
+  EXPECT_EQ(skipped.exit_code, 0);
+  EXPECT_NE(skipped.errors.find("1 bad row is passed over"), std::string::npos) << skipped.errors;
+  EXPECT_EQ(results("out").size(), 1u);
+}
+
+TEST_F(GenerateProgram, ATextAloneIsAllThatIsOnStandardOutput) {
+  const auto shown = generate({"--prompt", "Once", "--max_new_tokens", "8"});
+  ASSERT_EQ(shown.exit_code, 0) << shown.errors;
+  ASSERT_EQ(generate({"--prompt", "Once", "--max_new_tokens", "8", "--out", path("out")}).exit_code,
+            0);
+  const json result = results("out").at("0");
+  EXPECT_EQ(result["output_tokens"], 8);
+  std::string bytes;
+  for (const int id : result["token_ids"]) bytes += static_cast<char>(id);
+  EXPECT_EQ(shown.output, bytes + "\n");
+  EXPECT_NE(shown.errors.find("sampling: greedy"), std::string::npos) << shown.errors;
+  const auto empty = generate({"--prompt", "", "--max_new_tokens", "8"});
+  EXPECT_EQ(empty.exit_code, 2);
+  EXPECT_NE(empty.errors.find("--prompt: has 0 tokens"), std::string::npos) << empty.errors;
+}
+
+}  // namespace
+}  // namespace strata
