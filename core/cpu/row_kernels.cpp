@@ -31,11 +31,13 @@ struct PlainRow {
   [[gnu::always_inline]] static void get(const std::byte* group, std::int64_t vector, Floats& to);
 };
 template <>
-inline void PlainRow<float>::get(const std::byte* group, std::int64_t vector, Floats& to) {
+[[gnu::always_inline]] inline void PlainRow<float>::get(const std::byte* group, std::int64_t vector,
+                                                        Floats& to) {
   cpu::get(to, group + vector * static_cast<std::int64_t>(sizeof(Floats)));
 }
 template <>
-inline void PlainRow<bf16>::get(const std::byte* group, std::int64_t vector, Floats& to) {
+[[gnu::always_inline]] inline void PlainRow<bf16>::get(const std::byte* group, std::int64_t vector,
+                                                       Floats& to) {
   Words words;
   cpu::get(words, group + vector * static_cast<std::int64_t>(sizeof(Words)));
   const Ints bits = __builtin_convertvector(words, Ints) << 16;
@@ -43,7 +45,8 @@ inline void PlainRow<bf16>::get(const std::byte* group, std::int64_t vector, Flo
 }
 /// The exponent is moved by a multiplication, which also makes subnormal numbers normal.
 template <>
-inline void PlainRow<f16>::get(const std::byte* group, std::int64_t vector, Floats& to) {
+[[gnu::always_inline]] inline void PlainRow<f16>::get(const std::byte* group, std::int64_t vector,
+                                                      Floats& to) {
   Words words;
   cpu::get(words, group + vector * static_cast<std::int64_t>(sizeof(Words)));
   const Ints half = __builtin_convertvector(words, Ints);
@@ -68,10 +71,7 @@ struct Q8Row {
   static constexpr bool kScaled = true;
   static constexpr std::int64_t kGroupBytes = group_bytes(Dtype::kQ8);
 
-  [[gnu::always_inline]] static float scale(const std::byte* row, std::int64_t group,
-                                            std::int64_t) {
-    return scale_of(row + group * kGroupBytes);
-  }
+  [[gnu::always_inline]] static float scale(const std::byte* group) { return scale_of(group); }
   [[gnu::always_inline]] static void get(const std::byte* group, std::int64_t vector, Floats& to) {
     SignedBytes bytes;
     cpu::get(bytes, group + 2 + vector * kLanes);
@@ -83,10 +83,7 @@ struct Q4Row {
   static constexpr bool kScaled = true;
   static constexpr std::int64_t kGroupBytes = group_bytes(Dtype::kQ4);
 
-  [[gnu::always_inline]] static float scale(const std::byte* row, std::int64_t group,
-                                            std::int64_t) {
-    return scale_of(row + group * kGroupBytes);
-  }
+  [[gnu::always_inline]] static float scale(const std::byte* group) { return scale_of(group); }
   [[gnu::always_inline]] static void get(const std::byte* group, std::int64_t vector, Floats& to) {
     Bytes bytes;
     cpu::get(bytes, group + 3 + vector % 2 * kLanes);
@@ -96,20 +93,12 @@ struct Q4Row {
   }
 };
 
-struct DecodedRow {
-  static constexpr bool kScaled = true;
-  static constexpr std::int64_t kGroupBytes = PlainRow<float>::kGroupBytes;
-
-  [[gnu::always_inline]] static float scale(const std::byte* row, std::int64_t group,
-                                            std::int64_t groups) {
-    float value;
-    std::memcpy(&value, row + groups * kGroupBytes + group * 4, sizeof value);
-    return value;
-  }
-  [[gnu::always_inline]] static void get(const std::byte* group, std::int64_t vector, Floats& to) {
-    PlainRow<float>::get(group, vector, to);
-  }
-};
+/// Asks for the bytes of a group that lie `ahead` of this one.
+[[gnu::always_inline]] inline void fetch_ahead(const std::byte* group, std::int64_t ahead,
+                                               std::int64_t bytes) {
+  for (std::int64_t line = 0; line < bytes; line += 64)
+    __builtin_prefetch(group + ahead + line, 0, 2);
+}
 
 /// Adds the terms of one group to the strands.
 template <typename Row, int X, int W>
@@ -140,11 +129,12 @@ STRATA_MULTIVERSION void multiply_part(RowTile& tile, std::int64_t t0, std::int6
     const std::byte* w_group[W];
     for (int t = 0; t < X; ++t) x_group[t] = x[t] + group * kXBytes;
     for (int n = 0; n < W; ++n) w_group[n] = w[n] + group * Row::kGroupBytes;
+    for (int n = 0; n < W; ++n) fetch_ahead(w_group[n], tile.ahead, Row::kGroupBytes);
     if constexpr (Row::kScaled) {
       Floats sums[X][W] = {};
       add_group<Row>(x_group, w_group, sums);
       for (int n = 0; n < W; ++n) {
-        const float scale = Row::scale(w[n], group, groups);
+        const float scale = Row::scale(w_group[n]);
         for (int t = 0; t < X; ++t) strands[t][n] += sums[t][n] * scale;
       }
     } else {
@@ -191,32 +181,13 @@ void multiply(RowTile& tile) {
   }
 }
 
-template <typename Row>
-STRATA_MULTIVERSION void decode(const std::byte* w, std::int64_t k, std::byte* to) {
-  const std::int64_t groups = k / kGroupNumel;
-  for (std::int64_t group = 0; group < groups; ++group) {
-    for (std::int64_t vector = 0; vector < kVectors; ++vector) {
-      Floats values;
-      Row::get(w + group * Row::kGroupBytes, vector, values);
-      std::memcpy(
-          to + group * DecodedRow::kGroupBytes + vector * static_cast<std::int64_t>(sizeof values),
-          &values, sizeof values);
-    }
-    const float scale = Row::scale(w, group, groups);
-    std::memcpy(to + groups * DecodedRow::kGroupBytes + group * 4, &scale, sizeof scale);
-  }
-}
-
 }  // namespace
 
 RowKernel portable_row_kernel(Dtype weights) {
-  const auto quantized = [&]<typename Row>(Row) {
-    return RowKernel{Dtype::kF32, multiply<Row>, decode<Row>, multiply<DecodedRow>};
-  };
-  if (weights == Dtype::kQ8) return quantized(Q8Row{});
-  if (weights == Dtype::kQ4) return quantized(Q4Row{});
+  if (weights == Dtype::kQ8) return {Dtype::kF32, multiply<Q8Row>};
+  if (weights == Dtype::kQ4) return {Dtype::kF32, multiply<Q4Row>};
   return visit_compute_dtype(weights, []<typename T>(T) {
-    return RowKernel{Dtype::kF32, multiply<PlainRow<T>>, nullptr, nullptr};
+    return RowKernel{Dtype::kF32, multiply<PlainRow<T>>};
   });
 }
 

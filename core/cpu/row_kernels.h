@@ -12,7 +12,7 @@
 
 namespace strata::cpu {
 
-constexpr std::int64_t kTileXRows = 4;
+constexpr std::int64_t kTileXRows = 8;
 constexpr std::int64_t kTileWRows = 8;
 
 /// sums[t, n] = sum over k of x[t, k] w[n, k]. Strides are bytes.
@@ -24,6 +24,7 @@ struct RowTile {
   std::int64_t w_stride;
   std::int64_t w_rows;  ///< 1..kTileWRows
   std::int64_t k;
+  std::int64_t ahead;  ///< weights this many bytes behind those in use will be wanted next
   float sums[kTileXRows][kTileWRows];
 };
 
@@ -31,22 +32,12 @@ struct RowTile {
 struct RowKernel {
   Dtype x;  ///< fp32 or bf16
   void (*multiply)(RowTile& tile);
-  /// For quantised weights: a row's values as x's dtype, then a scale (fp32) for each group, which
-  /// is what multiply_decoded takes. The same sums, cheaper when many rows of x share them.
-  void (*decode)(const std::byte* w, std::int64_t k, std::byte* to);
-  void (*multiply_decoded)(RowTile& tile);
 };
-
-/// Bytes of a row that `kernel` decoded.
-constexpr std::int64_t decoded_row_bytes(const RowKernel& kernel, std::int64_t k) {
-  return k * static_cast<std::int64_t>(size_bytes(kernel.x)) +
-         k / kGroupNumel * static_cast<std::int64_t>(sizeof(float));
-}
 
 /// Multiplies in fp32, on any processor. `weights` is fp32, bf16, fp16, kQ8 or kQ4.
 RowKernel portable_row_kernel(Dtype weights);
-/// Multiplies pairs of bf16 (dpbf16ps). Nothing where this processor has no AVX-512 BF16, or for
-/// weights of fp32 and fp16.
+/// Multiplies pairs of bf16 (dpbf16ps). Nothing where this processor has no AVX-512 BF16 and VBMI,
+/// or for weights of fp32 and fp16.
 std::optional<RowKernel> bf16_row_kernel(Dtype weights);
 
 }  // namespace strata::cpu

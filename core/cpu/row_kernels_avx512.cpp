@@ -5,7 +5,7 @@
 
 #include "core/cpu/row_kernels.h"
 
-#define STRATA_AVX512_BF16 gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#define STRATA_AVX512_BF16 gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")
 
 namespace strata::cpu {
 namespace {
@@ -30,30 +30,58 @@ struct Bf16Row {
 
 /// The scale of a quantised group in all strands.
 [[STRATA_AVX512_BF16, gnu::always_inline]] inline __m512 scale_of(const std::byte* group) {
-  std::uint16_t bits;
+  std::int32_t bits;  // the bf16 and two bytes of what follows
   std::memcpy(&bits, group, sizeof bits);
-  return _mm512_castsi512_ps(_mm512_set1_epi32(bits << 16));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_set1_epi32(bits), 16));
+}
+
+/// The upper and lower bytes of bf16 of the integers 0..127, and the order of the elements of a
+/// group that makes two halves of it when the bytes of each 128 bits are taken apart.
+struct ByteTables {
+  alignas(64) std::uint8_t upper[128];
+  alignas(64) std::uint8_t lower[128];
+  alignas(64) std::uint8_t order[64];
+};
+constexpr std::uint16_t bf16_bits(int value) {
+  return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(value)) >> 16);
+}
+constexpr ByteTables kByteTables = [] {
+  ByteTables tables{};
+  for (int i = 0; i < 128; ++i) {
+    tables.upper[i] = static_cast<std::uint8_t>(bf16_bits(i) >> 8);
+    tables.lower[i] = static_cast<std::uint8_t>(bf16_bits(i) & 255);
+  }
+  for (int i = 0; i < 64; ++i) {
+    const int lane = i / 16;
+    tables.order[i] = static_cast<std::uint8_t>(8 * lane + i % 8 + (i % 16 < 8 ? 0 : 32));
+  }
+  return tables;
+}();
+
+[[STRATA_AVX512_BF16, gnu::always_inline]] inline __m512i look_up(const std::uint8_t* table,
+                                                                  __m512i indices) {
+  return _mm512_permutex2var_epi8(_mm512_load_si512(table), indices, _mm512_load_si512(table + 64));
 }
 
 struct Q8Row {
   static constexpr bool kScaled = true;
   static constexpr std::int64_t kGroupBytes = group_bytes(Dtype::kQ8);
 
-  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* row,
-                                                                        std::int64_t group,
-                                                                        std::int64_t) {
-    return scale_of(row + group * kGroupBytes);
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* group) {
+    return scale_of(group);
   }
-  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 floats(const std::byte* values) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-  }
-  /// bf16 holds integers of eight bits exactly.
+  /// bf16 holds integers of eight bits exactly: magnitudes are looked up byte by byte.
   [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
                                                                     __m512bh (&to)[2]) {
-    const std::byte* values = group + 2;
-    to[0] = _mm512_cvtne2ps_pbh(floats(values + 16), floats(values));
-    to[1] = _mm512_cvtne2ps_pbh(floats(values + 48), floats(values + 32));
+    const __m512i values = _mm512_permutexvar_epi8(_mm512_load_si512(kByteTables.order),
+                                                   _mm512_loadu_si512(group + 2));
+    const __m512i magnitudes = _mm512_abs_epi8(values);
+    const __m512i lower = look_up(kByteTables.lower, magnitudes);
+    // upper | (values & 0x80)
+    const __m512i upper = _mm512_ternarylogic_epi32(look_up(kByteTables.upper, magnitudes), values,
+                                                    _mm512_set1_epi8(-128), 0xf8);
+    to[0] = pairs(_mm512_unpacklo_epi8(lower, upper));
+    to[1] = pairs(_mm512_unpackhi_epi8(lower, upper));
   }
 };
 
@@ -62,9 +90,6 @@ struct Q8Row {
 struct ValueTables {
   alignas(64) std::uint16_t of_zero_point[16][32];
 };
-constexpr std::uint16_t bf16_bits(int value) {
-  return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(value)) >> 16);
-}
 constexpr ValueTables kValueTables = [] {
   ValueTables tables{};
   for (int zero = 0; zero < 16; ++zero) {
@@ -77,10 +102,8 @@ struct Q4Row {
   static constexpr bool kScaled = true;
   static constexpr std::int64_t kGroupBytes = group_bytes(Dtype::kQ4);
 
-  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* row,
-                                                                        std::int64_t group,
-                                                                        std::int64_t) {
-    return scale_of(row + group * kGroupBytes);
+  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* group) {
+    return scale_of(group);
   }
   /// The lookup takes the low five bits of a word.
   [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
@@ -91,23 +114,6 @@ struct Q4Row {
         _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group + 3)));
     to[0] = pairs(_mm512_permutexvar_epi16(values, table));
     to[1] = pairs(_mm512_permutexvar_epi16(_mm512_srli_epi16(values, 4), table));
-  }
-};
-
-struct DecodedRow {
-  static constexpr bool kScaled = true;
-  static constexpr std::int64_t kGroupBytes = kXGroupBytes;
-
-  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline __m512 scale(const std::byte* row,
-                                                                        std::int64_t group,
-                                                                        std::int64_t groups) {
-    float value;
-    std::memcpy(&value, row + groups * kGroupBytes + group * 4, sizeof value);
-    return _mm512_set1_ps(value);
-  }
-  [[STRATA_AVX512_BF16, gnu::always_inline]] static inline void get(const std::byte* group,
-                                                                    __m512bh (&to)[2]) {
-    Bf16Row::get(group, to);
   }
 };
 
@@ -138,12 +144,13 @@ struct DecodedRow {
 /// X rows of x by W of w, X W <= 16. Each sum has two additions waiting for each other in a group,
 /// so eight sums or more keep the unit busy.
 template <typename Row, int X, int W>
-[[STRATA_AVX512_BF16]] void multiply_part(RowTile& tile, std::int64_t n0) {
+[[STRATA_AVX512_BF16]] void multiply_part(RowTile& tile, std::int64_t t0, std::int64_t n0) {
   const std::byte* x[X];
   const std::byte* w[W];
-  for (int t = 0; t < X; ++t) x[t] = tile.x + t * tile.x_stride;
+  for (int t = 0; t < X; ++t) x[t] = tile.x + (t0 + t) * tile.x_stride;
   for (int n = 0; n < W; ++n) w[n] = tile.w + (n0 + n) * tile.w_stride;
   const std::int64_t groups = tile.k / kGroupNumel;
+  const std::int64_t ahead = t0 + X == tile.x_rows ? tile.ahead : 0;
   __m512 strands[16];
   for (__m512& strand : strands) strand = _mm512_setzero_ps();
   for (std::int64_t group = 0; group < groups; ++group) {
@@ -151,9 +158,12 @@ template <typename Row, int X, int W>
     for (int t = 0; t < X; ++t) Bf16Row::get(x[t] + group * kXGroupBytes, left[t]);
     for (int n = 0; n < W; ++n) {
       __m512bh right[2];
-      Row::get(w[n] + group * Row::kGroupBytes, right);
+      const std::byte* w_group = w[n] + group * Row::kGroupBytes;
+      Row::get(w_group, right);
+      _mm_prefetch(w_group + ahead, _MM_HINT_T1);
+      if (Row::kGroupBytes > 96) _mm_prefetch(w_group + ahead + 64, _MM_HINT_T1);
       if constexpr (Row::kScaled) {
-        const __m512 scale = Row::scale(w[n], group, groups);
+        const __m512 scale = Row::scale(w_group);
         for (int t = 0; t < X; ++t) {
           __m512 sum = _mm512_dpbf16_ps(_mm512_setzero_ps(), left[t][0], right[0]);
           sum = _mm512_dpbf16_ps(sum, left[t][1], right[1]);
@@ -189,55 +199,46 @@ template <typename Row, int X, int W>
   alignas(64) float totals[16];
   add_strands(strands, totals);
   for (int t = 0; t < X; ++t) {
-    for (int n = 0; n < W; ++n) tile.sums[t][n0 + n] = totals[t * W + n];
+    for (int n = 0; n < W; ++n) tile.sums[t0 + t][n0 + n] = totals[t * W + n];
   }
 }
 
 template <typename Row, int X, int W>
-void multiply_rows(RowTile& tile) {
+void multiply_rows(RowTile& tile, std::int64_t t) {
   std::int64_t n = 0;
-  for (; n + W <= tile.w_rows; n += W) multiply_part<Row, X, W>(tile, n);
-  for (; n < tile.w_rows; ++n) multiply_part<Row, X, 1>(tile, n);
+  for (; n + W <= tile.w_rows; n += W) multiply_part<Row, X, W>(tile, t, n);
+  for (; n < tile.w_rows; ++n) multiply_part<Row, X, 1>(tile, t, n);
 }
 
+/// Four by four loads least for a product; weights that are decoded are better shared by eight.
 template <typename Row>
 void multiply(RowTile& tile) {
-  static_assert(kTileXRows == 4 && kTileWRows == 8);
-  if (tile.x_rows == 1) return multiply_rows<Row, 1, 8>(tile);
-  if (tile.x_rows == 2) return multiply_rows<Row, 2, 8>(tile);
-  if (tile.x_rows == 3) return multiply_rows<Row, 3, 4>(tile);
-  multiply_rows<Row, 4, 4>(tile);
-}
-
-template <typename Row>
-[[STRATA_AVX512_BF16]] void decode(const std::byte* w, std::int64_t k, std::byte* to) {
-  const std::int64_t groups = k / kGroupNumel;
-  for (std::int64_t group = 0; group < groups; ++group) {
-    __m512bh values[2];
-    Row::get(w + group * Row::kGroupBytes, values);
-    _mm512_storeu_si512(to + group * DecodedRow::kGroupBytes, reinterpret_cast<__m512i>(values[0]));
-    _mm512_storeu_si512(to + group * DecodedRow::kGroupBytes + 64,
-                        reinterpret_cast<__m512i>(values[1]));
-    const float scale = _mm512_cvtss_f32(Row::scale(w, group, groups));
-    std::memcpy(to + groups * DecodedRow::kGroupBytes + group * 4, &scale, sizeof scale);
-  }
+  static_assert(kTileXRows == 8 && kTileWRows == 8);
+  if (Row::kScaled && tile.x_rows == 8) return multiply_rows<Row, 8, 2>(tile, 0);
+  std::int64_t t = 0;
+  for (; t + 4 <= tile.x_rows; t += 4) multiply_rows<Row, 4, 4>(tile, t);
+  const std::int64_t rest = tile.x_rows - t;
+  if (rest == 3) multiply_rows<Row, 3, 4>(tile, t);
+  if (rest == 2) multiply_rows<Row, 2, 8>(tile, t);
+  if (rest == 1) multiply_rows<Row, 1, 8>(tile, t);
 }
 
 }  // namespace
 
 std::optional<RowKernel> bf16_row_kernel(Dtype weights) {
   static const bool supported =
-      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl");
   if (!supported) return std::nullopt;
   if (weights == Dtype::kBf16) {
-    return RowKernel{Dtype::kBf16, multiply<Bf16Row>, nullptr, nullptr};
+    return RowKernel{Dtype::kBf16, multiply<Bf16Row>};
   }
   if (weights == Dtype::kQ8) {
-    return RowKernel{Dtype::kBf16, multiply<Q8Row>, decode<Q8Row>, multiply<DecodedRow>};
+    return RowKernel{Dtype::kBf16, multiply<Q8Row>};
   }
   if (weights == Dtype::kQ4) {
-    return RowKernel{Dtype::kBf16, multiply<Q4Row>, decode<Q4Row>, multiply<DecodedRow>};
+    return RowKernel{Dtype::kBf16, multiply<Q4Row>};
   }
   return std::nullopt;
 }

@@ -1,7 +1,5 @@
 #include "core/cpu/row_product.h"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "core/cpu/numeric.h"
@@ -14,8 +12,10 @@ namespace {
 constexpr std::int64_t kPassBytes = 512 * 1024;
 /// Rows of w that a thread takes at a time.
 constexpr std::int64_t kBlockWRows = 2 * kTileWRows;
-/// Quantised weights are decoded into cache for more rows of x than this.
-constexpr std::int64_t kRowsDecodedInRegisters = kTileXRows;
+/// For more rows of x than this, half as many rows of w at a time stay in the first-level cache.
+constexpr std::int64_t kRowsOfWholeTiles = 4;
+/// Behind each row of x: rows a power of two apart would share few lines of the caches.
+constexpr std::int64_t kGapBytes = 64;
 
 template <typename From, typename To>
 STRATA_MULTIVERSION void convert_row(const From* __restrict from, To* __restrict to,
@@ -59,29 +59,20 @@ void write_sums(const Pass& pass, const RowTile& tile, std::int64_t row, std::in
 
 /// All rows of the pass by up to kTileWRows rows of w.
 template <typename Output>
-void multiply_w_rows(const Pass& pass, std::int64_t column, std::int64_t count,
-                     std::byte* decoded) {
+void multiply_w_rows(const Pass& pass, std::int64_t column, std::int64_t count) {
   RowTile tile;
   tile.w = static_cast<const std::byte*>(pass.product.w) + column * pass.w_stride;
   tile.w_stride = pass.w_stride;
   tile.w_rows = count;
   tile.k = pass.product.k;
+  const std::int64_t ahead = 2 * count * pass.w_stride;  // what comes after what comes next
   tile.x_stride = pass.x_stride;
-  auto* multiply = pass.kernel.multiply;
-  if (decoded != nullptr) {
-    const std::int64_t stride = decoded_row_bytes(pass.kernel, tile.k);
-    for (std::int64_t n = 0; n < count; ++n) {
-      pass.kernel.decode(tile.w + n * tile.w_stride, tile.k, decoded + n * stride);
-    }
-    tile.w = decoded;
-    tile.w_stride = stride;
-    multiply = pass.kernel.multiply_decoded;
-  }
   for (std::int64_t t = 0; t < pass.rows; t += kTileXRows) {
     const std::int64_t row = pass.row_begin + t;
     tile.x = pass.x + row * pass.x_stride;
     tile.x_rows = std::min(kTileXRows, pass.rows - t);
-    multiply(tile);
+    tile.ahead = t + kTileXRows >= pass.rows ? ahead : 0;
+    pass.kernel.multiply(tile);
     write_sums<Output>(pass, tile, row, column);
   }
 }
@@ -89,7 +80,10 @@ void multiply_w_rows(const Pass& pass, std::int64_t column, std::int64_t count,
 }  // namespace
 
 bool prefers_row_product(const LinearProduct& product) {
-  return is_quantized(product.weights) || product.rows <= 32;
+  constexpr std::int64_t kRowsForPairs = 32;
+  constexpr std::int64_t kRowsForFloats = 8;
+  if (is_quantized(product.weights)) return true;
+  return product.rows <= (bf16_row_kernel(product.weights) ? kRowsForPairs : kRowsForFloats);
 }
 
 RowKernel RowProduct::kernel_for(const LinearProduct& product) const {
@@ -133,14 +127,10 @@ void RowProduct::run(const LinearProduct& product) {
   const RowKernel kernel = kernel_for(product);
   const std::int64_t groups = (product.k + kGroupNumel - 1) / kGroupNumel;
   const std::int64_t x_stride =
-      groups * kGroupNumel * static_cast<std::int64_t>(size_bytes(kernel.x));
-  const std::int64_t fit = kPassBytes / std::max<std::int64_t>(1, x_stride);
+      groups * kGroupNumel * static_cast<std::int64_t>(size_bytes(kernel.x)) +
+      (product.rows > 1 ? kGapBytes : 0);
+  const std::int64_t fit = kPassBytes / std::max(kGapBytes, x_stride);
   const std::int64_t pass_rows = std::max(kTileXRows, fit - fit % kTileXRows);
-  const bool decodes = kernel.decode != nullptr && product.rows > kRowsDecodedInRegisters;
-  const std::int64_t decoded_bytes =
-      decodes ? (kTileWRows * decoded_row_bytes(kernel, product.k) + 63) / 64 * 64 : 0;
-  auto* decoded = static_cast<std::byte*>(
-      decoded_.at_least(static_cast<std::size_t>(decoded_bytes * omp_get_max_threads())));
   Pass pass{product,
             kernel,
             prepare_x(product, kernel.x, x_stride),
@@ -149,13 +139,13 @@ void RowProduct::run(const LinearProduct& product) {
             prepare_bias(product),
             0,
             0};
+  const std::int64_t w_rows = product.rows <= kRowsOfWholeTiles ? kTileWRows : kTileWRows / 2;
   visit_compute_dtype(product.output, [&]<typename Output>(Output) {
     for (; pass.row_begin < product.rows; pass.row_begin += pass_rows) {
       pass.rows = std::min(pass_rows, product.rows - pass.row_begin);
       for_blocks(product.n, kBlockWRows, [&](std::int64_t begin, std::int64_t count) {
-        std::byte* room = decodes ? decoded + omp_get_thread_num() * decoded_bytes : nullptr;
-        for (std::int64_t n = 0; n < count; n += kTileWRows) {
-          multiply_w_rows<Output>(pass, begin + n, std::min(kTileWRows, count - n), room);
+        for (std::int64_t n = 0; n < count; n += w_rows) {
+          multiply_w_rows<Output>(pass, begin + n, std::min(w_rows, count - n));
         }
       });
     }

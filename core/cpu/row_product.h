@@ -28,11 +28,10 @@ bool prefers_row_product(const LinearProduct& product);
 
 /// Linear layers with weights that are read once, as they lie: each row of w meets a few rows of x
 /// while it is in cache. A row of y has the same bits whatever the number of rows and whatever the
-/// others hold. Quantised weights are decoded in registers, for more than a few rows of x into
-/// cache, eight rows at a time; x is rounded to bf16 only if it is bf16.
+/// others hold. Quantised weights are decoded in registers.
 ///
 /// Uses OpenMP teams of omp_get_max_threads() threads. Thread-safe: products take turns. Scratch
-/// memory belongs to the object: x in the kernel's dtype, bias, and eight decoded rows per thread.
+/// memory belongs to the object: x in the kernel's dtype, and bias in fp32.
 class RowProduct {
  public:
   enum class Kernels : std::uint8_t { kFastest, kPortable };
@@ -48,7 +47,7 @@ class RowProduct {
 
   Kernels kernels_;
   std::mutex mutex_;
-  Scratch x_, bias_, decoded_;
+  Scratch x_, bias_;
 };
 
 }  // namespace strata::cpu
