@@ -100,6 +100,7 @@ class Generation {
       throw UsageError(fmt::format("--max_length: {} is more than the model's {} positions",
                                    options_.max_length, source_.config().max_positions));
     }
+    if (options_.max_length > 0) settings_.max_length = options_.max_length;
     log_.info(fmt::format("sampling: {}", describe(settings_, tokenizer_)));
   }
 
