@@ -85,7 +85,7 @@ struct Q8Row {
   }
 };
 
-/// bf16 of the integers -15..30, twice over from -z: what a group with the zero point z means by
+/// bf16 of the integers -z..15 - z, twice over: what a group with the zero point z means by
 /// its values, whatever the bit above them.
 struct ValueTables {
   alignas(64) std::uint16_t of_zero_point[16][32];

@@ -9,7 +9,7 @@ namespace strata::cpu {
 namespace {
 
 /// Rows of x that meet w in one pass: what the second-level cache holds beside it.
-constexpr std::int64_t kPassBytes = 512 * 1024;
+constexpr std::int64_t kPassBytes = 640 * 1024;
 /// Rows of w that a thread takes at a time.
 constexpr std::int64_t kBlockWRows = 2 * kTileWRows;
 /// For more rows of x than this, half as many rows of w at a time stay in the first-level cache.
