@@ -46,9 +46,19 @@ struct TextGeneration::Text {
   std::int64_t rows = 0;      // of the pass under way
   bool done = false;
 
+  bool scored(std::int64_t token) const {
+    return request.score_from && token >= *request.score_from &&
+           token < static_cast<std::int64_t>(request.prompt.size());
+  }
   std::int64_t missing() const { return static_cast<std::int64_t>(tokens.size()) - computed; }
   std::int64_t generated() const { return static_cast<std::int64_t>(result.ids.size()); }
   double seconds() const { return std::chrono::duration<double>(Clock::now() - taken).count(); }
+};
+
+/// A row whose logits are wanted: what it says of the token after `position`.
+struct TextGeneration::Picked {
+  Text* text = nullptr;
+  std::int64_t position = 0;
 };
 
 struct TextGeneration::State {
@@ -76,8 +86,9 @@ struct TextGeneration::State {
   bool grow(Text& text, std::int64_t tokens);
   bool free_pages(const Text& wants, std::int64_t tokens);
   void preempt(std::size_t index);
-  PassRows plan_pass(std::vector<Text*>& picked);
-  void take(Text& text, std::span<float> logits);
+  PassRows plan_pass(std::vector<Picked>& picked);
+  void take(const Picked& picked, std::span<float> logits);
+  void choose(Text& text, std::span<float> logits);
   void after_pass();
   void finish(Text& text, FinishReason reason, std::string error = {});
   std::string refusal(const GenerationRequest& request) const;
@@ -97,7 +108,7 @@ std::string TextGeneration::State::refusal(const GenerationRequest& request) con
     return fmt::format("token id {} is outside the model's vocabulary of {}", id, vocabulary);
   }
   const auto tokens = static_cast<std::int64_t>(request.prompt.size());
-  if (tokens >= most_tokens) {
+  if (tokens > most_tokens || (tokens == most_tokens && request.max_new_tokens > 0)) {
     return fmt::format(
         "the prompt has {} tokens and the model's context {}; shorten it, so that there is room "
         "for "
@@ -124,7 +135,8 @@ void TextGeneration::State::admit(const Source& next, bool& exhausted) {
       if (exhausted) return;
       auto text = std::make_unique<Text>(std::move(*request), options.unknown);
       std::string wrong = refusal(text->request);
-      if (!wrong.empty() || text->request.max_new_tokens <= 0) {
+      const bool nothing = text->request.max_new_tokens <= 0 && !text->request.score_from;
+      if (!wrong.empty() || nothing) {
         finish(*text, wrong.empty() ? FinishReason::kLength : FinishReason::kError, wrong);
         continue;
       }
@@ -139,8 +151,9 @@ void TextGeneration::State::admit(const Source& next, bool& exhausted) {
 /// Gives a text its first pages, those of others that begin like it where there are any.
 bool TextGeneration::State::place(Text& text) {
   const auto tokens = static_cast<std::int64_t>(text.tokens.size());
-  // Its last token is computed in any case: for its logits.
-  const int shareable = window > 0 ? 0 : static_cast<int>((tokens - 1) / kPageTokens);
+  // What comes before the first token whose logits are wanted.
+  const std::int64_t before = std::min(tokens, text.request.score_from.value_or(tokens)) - 1;
+  const int shareable = window > 0 ? 0 : static_cast<int>(before / kPageTokens);
   const PrefixIndex::Match match = prefixes.find(text.tokens, shareable);
   text.id = match.pages > 0 ? cache().add_sharing(match.id, match.pages) : cache().add();
   if (grow(text, std::min(tokens + 1, pages_of(tokens + 1) * kPageTokens))) {
@@ -175,12 +188,13 @@ void TextGeneration::State::preempt(std::size_t index) {
   cache().remove(std::exchange(text->id, -1));
   text->computed = 0;
   text->rows = 0;
+  text->result.scores.clear();
   waiting.push_front(std::move(text));
   ++progress.preempted;
 }
 
 /// The next token of texts that have computed all others, and pieces of the rest, the oldest first.
-PassRows TextGeneration::State::plan_pass(std::vector<Text*>& picked) {
+PassRows TextGeneration::State::plan_pass(std::vector<Picked>& picked) {
   std::int64_t left = generator.plan().rows;
   for (const bool prompts : {false, true}) {
     for (std::size_t i = 0; i < running.size() && left > 0; ++i) {
@@ -200,21 +214,32 @@ PassRows TextGeneration::State::plan_pass(std::vector<Text*>& picked) {
     if (text->rows == 0) continue;
     const auto row = static_cast<std::int64_t>(pass.ids.size());
     for (std::int64_t i = 0; i < text->rows; ++i) {
-      pass.ids.push_back(text->tokens[static_cast<std::size_t>(text->computed + i)]);
-      pass.positions.push_back(static_cast<std::int32_t>(text->computed + i));
+      const std::int64_t position = text->computed + i;
+      pass.ids.push_back(text->tokens[static_cast<std::size_t>(position)]);
+      pass.positions.push_back(static_cast<std::int32_t>(position));
+      const bool last = position + 1 == static_cast<std::int64_t>(text->tokens.size());
+      if (!text->scored(position + 1) && !(last && text->request.max_new_tokens > 0)) continue;
+      pass.picked.push_back(row + i);
+      picked.push_back({text.get(), position});
     }
     pass.sequences.push_back({.row = row,
                               .rows = text->rows,
                               .position = text->computed,
                               .pages = cache().pages(text->id)});
-    if (text->rows < text->missing()) continue;
-    pass.picked.push_back(row + text->rows - 1);
-    picked.push_back(text.get());
   }
   return pass;
 }
 
-void TextGeneration::State::take(Text& text, std::span<float> logits) {
+void TextGeneration::State::take(const Picked& picked, std::span<float> logits) {
+  Text& text = *picked.text;
+  if (!text.scored(picked.position + 1)) return choose(text, logits);
+  const std::int32_t id = text.tokens[static_cast<std::size_t>(picked.position + 1)];
+  const float highest = *std::ranges::max_element(logits);
+  text.result.scores.push_back({.log_probability = log_probability(logits, id),
+                                .likeliest = logits[static_cast<std::size_t>(id)] == highest});
+}
+
+void TextGeneration::State::choose(Text& text, std::span<float> logits) {
   const GenerationRequest& request = text.request;
   const SampledToken token =
       text.sampler.next(logits, text.tokens, request.stream, text.tokens.size());
@@ -248,6 +273,7 @@ void TextGeneration::State::finish(Text& text, FinishReason reason, std::string 
 
 void TextGeneration::State::after_pass() {
   for (const std::unique_ptr<Text>& text : running) {
+    if (!text->done && text->missing() == 0) finish(*text, FinishReason::kLength);
     if (window > 0) cache().pass(text->id, text->computed - window + 1);
     if (window == 0) {
       const auto computed = static_cast<std::size_t>(text->computed);
@@ -269,7 +295,11 @@ void TextGeneration::State::after_pass() {
 TextGeneration::TextGeneration(const Context& context, Generator& generator,
                                const TextGenerationOptions& options)
     : state_(std::make_unique<State>(context, generator, options)) {}
-TextGeneration::~TextGeneration() = default;
+
+TextGeneration::~TextGeneration() {
+  for (const KvCache::Id id : state_->kept) state_->cache().remove(id);
+  for (const std::unique_ptr<Text>& text : state_->running) state_->cache().remove(text->id);
+}
 
 void TextGeneration::run(const Source& next,
                          const std::function<void(const GenerationProgress&)>& after_pass) {
@@ -278,14 +308,14 @@ void TextGeneration::run(const Source& next,
   for (;;) {
     state.admit(next, exhausted);
     if (state.context.communicator.max(state.running.empty() ? 0.0 : 1.0) == 0.0) return;
-    std::vector<Text*> picked;
+    std::vector<Picked> picked;
     const PassRows pass = state.plan_pass(picked);
     state.generator.pass(pass, [&](std::int64_t first, TensorView logits) {
       // Texts have computed their rows only when the pass is over; what is sampled comes behind.
       const auto vocabulary = static_cast<std::size_t>(logits.shape()[1]);
       for (std::int64_t row = 0; row < logits.shape()[0]; ++row) {
         float* values = logits.as<float>() + static_cast<std::size_t>(row) * vocabulary;
-        state.take(*picked[static_cast<std::size_t>(first + row)], {values, vocabulary});
+        state.take(picked[static_cast<std::size_t>(first + row)], {values, vocabulary});
       }
     });
     for (const std::unique_ptr<Text>& text : state.running) {

@@ -20,19 +20,29 @@ enum class FinishReason : std::uint8_t {
   kError,   ///< the request could not be served; GenerationResult::error says why
 };
 
+/// How a model takes a token that it is shown.
+struct ScoredToken {
+  float log_probability = 0;  ///< the logarithm of softmax(logits)[token]
+  bool likeliest = false;     ///< whether greedy sampling would choose it
+};
+
 struct GenerationResult {
   FinishReason reason = FinishReason::kLength;
   std::string error = {};                     ///< of kError: what is wrong, and the remedy
   std::vector<std::int32_t> ids = {};         ///< generated, without the stop id that ended them
   std::vector<float> log_probabilities = {};  ///< of `ids`, where sampling asks for them
-  double seconds_to_first_token = 0;          ///< since the request was taken
-  double seconds = 0;                         ///< since the request was taken
+  /// Of the prompt's tokens from GenerationRequest::score_from on.
+  std::vector<ScoredToken> scores = {};
+  double seconds_to_first_token = 0;  ///< since the request was taken
+  double seconds = 0;                 ///< since the request was taken
 };
 
 /// One text to continue.
 struct GenerationRequest {
   std::vector<std::int32_t> prompt = {};
-  std::int64_t max_new_tokens = 1;
+  std::int64_t max_new_tokens = 1;  ///< 0: the prompt is only scored
+  /// The first token of the prompt that is scored, 1 or more; none: no token is.
+  std::optional<std::int64_t> score_from = {};
   SamplingOptions sampling = {};
   std::vector<std::int32_t> stop_ids = {};
   std::uint64_t stream = 0;  ///< names the text to chance: the number of its row
@@ -90,6 +100,7 @@ class TextGeneration {
 
  private:
   struct Text;
+  struct Picked;
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -80,6 +80,11 @@ void check(const SamplingOptions& options) {
                static_cast<double>(options.min_p), "between 0 and 1");
 }
 
+float log_probability(std::span<const float> logits, std::int32_t id) {
+  const auto logit = static_cast<double>(logits[static_cast<std::size_t>(id)]);
+  return static_cast<float>(logit - log_of_sum(logits));
+}
+
 Sampler::Sampler(const SamplingOptions& options, std::span<const std::int32_t> unknown)
     : options_(options), unknown_(unknown.begin(), unknown.end()) {
   check(options);
@@ -146,8 +151,7 @@ SampledToken Sampler::next(std::span<float> logits, std::span<const std::int32_t
   if (!options_.log_probability) return {choose(logits, text, stream, position), 0};
   before_.assign(logits.begin(), logits.end());
   const std::int32_t id = choose(logits, text, stream, position);
-  return {id, static_cast<float>(static_cast<double>(before_[static_cast<std::size_t>(id)]) -
-                                 log_of_sum(before_))};
+  return {id, log_probability(before_, id)};
 }
 
 }  // namespace strata

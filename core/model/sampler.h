@@ -36,6 +36,9 @@ struct SampledToken {
   float log_probability = 0;
 };
 
+/// The logarithm of softmax(logits)[id].
+float log_probability(std::span<const float> logits, std::int32_t id);
+
 /// Chooses tokens from logits. Holds scratch memory: one thread at a time.
 class Sampler {
  public:

@@ -153,6 +153,42 @@ TEST_P(GoldenGeneration, GivesTheTokensOfTransformers) {
   EXPECT_GE(streamed.bytes_read + passes * 4096, passes * streamed.plan.streamed);
 }
 
+TEST_P(GoldenGeneration, ScoresAsTransformersDoes) {
+  const test::GoldenModel golden(GetParam());
+  const Batch batch = golden.batch();
+  const MicroBatch& rows = batch.micro_batches.front();
+  const std::int64_t length = rows.tokens_per_sequence, vocabulary = 97;
+  const std::vector<float> logits = golden.expected("logits");
+  std::vector<GenerationRequest> requests;
+  std::vector<std::vector<float>> want;
+  for (std::int64_t sequence = 0; sequence < rows.sequences; ++sequence) {
+    const auto first = rows.ids.begin() + sequence * length;
+    for (const std::int64_t from : {std::int64_t{1}, length - 5}) {
+      GenerationRequest request;
+      request.prompt.assign(first, first + length);
+      request.max_new_tokens = 0;
+      request.score_from = from;
+      requests.push_back(std::move(request));
+      std::vector<float> scores;
+      for (std::int64_t t = from; t < length; ++t) {
+        const auto row = static_cast<std::size_t>((sequence * length + t - 1) * vocabulary);
+        scores.push_back(log_probability(std::span(logits).subspan(row, vocabulary), first[t]));
+      }
+      want.push_back(std::move(scores));
+    }
+  }
+  GeneratorOptions options = tiny_options();
+  options.rows = 20;  // in pieces
+  const Outcome run = generate(frozen_model(GetParam()), options, requests);
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    ASSERT_EQ(run.results[i].scores.size(), want[i].size());
+    EXPECT_TRUE(run.results[i].ids.empty());
+    for (std::size_t t = 0; t < want[i].size(); ++t) {
+      EXPECT_NEAR(run.results[i].scores[t].log_probability, want[i][t], 2e-5);
+    }
+  }
+}
+
 TEST_P(GoldenGeneration, GivesThemOnAnyNumberOfRanks) {
   const PretrainedModel model = frozen_model(GetParam());
   for (const int ranks : {2, 3}) {
