@@ -65,7 +65,7 @@ class GenerateProgram : public testing::Test {
   void write_rows(int count) const {
     std::string rows;
     for (int i = 0; i < count; ++i) {
-      const json row{{"id", "r" + std::to_string(i)},
+      const json row{{"id", std::string("r").append(std::to_string(i))},
                      {"prompt", std::string(static_cast<std::size_t>(1 + i * 7 % 40), 'a')},
                      {"max_tokens", 1 + i * 5 % 30}};
       rows += row.dump() + "\n";
