@@ -69,3 +69,8 @@ mpirun -n 2 "$strata" train --model "$work/initial" --data "${data[@]}" --out "$
   --weight_decay 0.1 --adam_beta2 0.95
 
 echo "The model is in $work/trained, one line per step in $work/trained/metrics.jsonl"
+
+# The same weights, read in place, go on with a text.
+echo "What it writes:"
+mpirun -n 1 "$strata" generate --model "$work/trained" --prompt "The licensee" --max_new_tokens 120 \
+  --temperature 0.7 --seed 42

@@ -78,12 +78,14 @@ void add_commands(CLI::App& app, Action& chosen) {
   app.set_version_flag("--version", "strata " STRATA_VERSION);
   add_init(app, chosen);
   add_train(app, chosen);
+  add_chat(app, chosen);
   add_eval(app, chosen);
   add_generate(app, chosen);
   add_doctor(app, chosen);
   add_inspect(app, chosen);
   add_plan(app, chosen);
   add_plot(app, chosen);
+  add_score(app, chosen);
   add_tokenize(app, chosen);
   add_clean(app, chosen);
   add_bench(app, chosen);

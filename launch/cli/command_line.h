@@ -26,6 +26,7 @@ int run_command_line(const std::vector<std::string>& arguments);
 
 /// One function per command, each in the file of its name.
 void add_bench(CLI::App& app, Action& chosen);
+void add_chat(CLI::App& app, Action& chosen);
 void add_clean(CLI::App& app, Action& chosen);
 void add_doctor(CLI::App& app, Action& chosen);
 void add_eval(CLI::App& app, Action& chosen);
@@ -34,6 +35,7 @@ void add_init(CLI::App& app, Action& chosen);
 void add_inspect(CLI::App& app, Action& chosen);
 void add_plan(CLI::App& app, Action& chosen);
 void add_plot(CLI::App& app, Action& chosen);
+void add_score(CLI::App& app, Action& chosen);
 void add_tokenize(CLI::App& app, Action& chosen);
 void add_train(CLI::App& app, Action& chosen);
 

@@ -203,21 +203,12 @@ class Generation {
     std::vector<std::string> warnings;
     const std::vector<SwapDrive> drives = examine_swap(options_.placement, warnings);
     for (const std::string& warning : warnings) log_.warn(warning);
-    const PlacementRequest placement =
-        make_placement(options_.placement, local_rank().size, drives);
-    GeneratorOptions result;
-    result.compute = options_.placement.compute;
-    result.dram_bytes = placement.dram_bytes;
+    GeneratorOptions result = make_generator_options(options_.placement, local_rank().size, drives);
     result.kv_bytes = options_.kv;
     // Every rank plans alike.
     const std::int64_t most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
     result.sequences = std::clamp<std::int64_t>(most, 1, options_.max_sequences);
     result.sequence_tokens = facts.longest;
-    if (options_.placement.prefetch_depth >= 0) {
-      result.prefetch_depth = static_cast<int>(options_.placement.prefetch_depth);
-    }
-    result.swap = placement.swap;
-    result.io = make_io_options(options_.placement, drives);
     return result;
   }
 

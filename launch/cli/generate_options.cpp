@@ -73,6 +73,17 @@ void add_sampling_flags(CLI::App& app, GenerateOptions& options) {
                 given.log_probabilities, &Overrides::log_probabilities, "");
 }
 
+void add_template_flag(CLI::App& app, GenerateOptions& options) {
+  std::vector<std::string> names{"auto"};
+  for (const std::string_view name : chat_template_names()) names.emplace_back(name);
+  add_name(
+      app, "--chat_template", names, "auto",
+      [&options, names](std::size_t index) {
+        options.chat_template = index == 0 ? std::string() : names[index];
+      },
+      "how messages are written; auto: as the model's own template");
+}
+
 void add_prompt_flags(CLI::App& app, GenerateOptions& options) {
   app.add_option_function<std::string>(
          "--prompt", [&options](const std::string& text) { options.prompt = text; },
@@ -98,41 +109,62 @@ void add_prompt_flags(CLI::App& app, GenerateOptions& options) {
              "goes on with an --out of the same rows that was interrupted");
   add_switch(app, "--skip_bad", options.skip_bad, "passes over rows that cannot be read");
   add_switch(app, "--chat", options.chat, "--prompt is what a user says in a chat");
-  std::vector<std::string> names{"auto"};
-  for (const std::string_view name : chat_template_names()) names.emplace_back(name);
-  add_name(
-      app, "--chat_template", names, "auto",
-      [&options, names](std::size_t index) {
-        options.chat_template = index == 0 ? std::string() : names[index];
-      },
-      "how messages are written; auto: as the model's own template");
+  add_template_flag(app, options);
   add_switch(app, "--parse_special", options.parse_special,
              "special tokens that a prompt spells are those tokens; in messages they never are");
 }
 
+/// How tokens are chosen, and memory.
+void add_common_flags(CLI::App& app, GenerateOptions& options) {
+  add_sampling_flags(app, options);
+  add_whole(app, "--max_length", options.max_length, 0, kMost,
+            "tokens of the longest text, its prompt too; 0: as the rows need");
+  add_size(app, "--kv_memory", options.kv,
+           "memory of a rank for keys and values; default what --dram has room for");
+  add_streaming_flags(app, options.placement);
+}
+
 }  // namespace
+
+void add_chat_flags(CLI::App& app, GenerateOptions& options) {
+  add_path(app, "--model,-m", options.model, "DIR", "config.json and safetensors")->required();
+  add_template_flag(app, options);
+  add_common_flags(app, options);
+}
 
 void add_generate_flags(CLI::App& app, GenerateOptions& options) {
   add_path(app, "--model,-m", options.model, "DIR", "config.json and safetensors")->required();
   add_prompt_flags(app, options);
-  add_sampling_flags(app, options);
-  add_whole(app, "--max_sequences", options.max_sequences, 1, 1 << 16,
+  add_whole(app, "--batch,--max_sequences", options.max_sequences, 1, 1 << 16,
             "texts in flight on a rank at most; a pass over the weights serves them all");
-  add_whole(app, "--max_length", options.max_length, 0, kMost,
-            "tokens of the longest text, its prompt too; 0: as the rows need");
-  add_size(app, "--kv", options.kv,
-           "memory of a rank for keys and values; default what --dram has room for");
   add_switch(app, "--no_progress", options.no_progress, "no progress bar");
-  add_streaming_flags(app, options.placement);
+  add_common_flags(app, options);
+}
+void check_settings(GenerateOptions& options) {
+  check_directory("--model", options.model);
+  for (const auto& take : options.given.take) take(options.overrides);
+  if (options.greedy) {
+    if (options.overrides.temperature.value_or(0) > 0) {
+      throw UsageError("--greedy and --temperature: use one of them");
+    }
+    options.overrides.temperature = 0;
+  }
+  for (const std::string& stop : options.overrides.stop) {
+    if (stop.empty()) throw UsageError("--stop: the string is empty");
+  }
+  if (options.placement.compute == Dtype::kF16) {
+    throw UsageError("--compute fp16: is for training; generate in bf16 or fp32");
+  }
+  check(options.placement);
 }
 
 void check(GenerateOptions& options) {
-  check_directory("--model", options.model);
   if (options.prompt.has_value() != options.prompts.empty()) {
     throw UsageError(options.prompt ? "--prompt and --prompts: use one of them"
                                     : "nothing to go on with: use --prompt TEXT, --prompts FILE, "
                                       "or - for rows on standard input");
   }
+  check_settings(options);
   const bool input = options.prompts == "-";
   if (!options.prompts.empty() && !input) check_files("--prompts", {options.prompts});
   if (options.chat && !options.prompt) {
@@ -144,23 +176,9 @@ void check(GenerateOptions& options) {
   if (options.resume && options.prompt) {
     throw UsageError("--resume: is for --prompts; there is one --prompt");
   }
-  for (const auto& take : options.given.take) take(options.overrides);
-  if (options.greedy) {
-    if (options.overrides.temperature.value_or(0) > 0) {
-      throw UsageError("--greedy and --temperature: use one of them");
-    }
-    options.overrides.temperature = 0;
-  }
-  for (const std::string& stop : options.overrides.stop) {
-    if (stop.empty()) throw UsageError("--stop: the string is empty");
-  }
   if (options.overrides.log_probabilities && options.prompt && options.out.empty()) {
     throw UsageError("--logprobs: needs --out; a text alone has no place for them");
   }
-  if (options.placement.compute == Dtype::kF16) {
-    throw UsageError("--compute fp16: is for training; generate in bf16 or fp32");
-  }
-  check(options.placement);
 }
 
 std::vector<std::int32_t> parse_stop_ids(const std::vector<std::string>& texts,

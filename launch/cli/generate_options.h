@@ -50,8 +50,13 @@ struct GenerateOptions {
 /// Declares the flags; `options` must outlive the parsing.
 void add_generate_flags(CLI::App& app, GenerateOptions& options);
 
+/// Those of `strata chat`, which are some of them.
+void add_chat_flags(CLI::App& app, GenerateOptions& options);
+
 /// After parsing: fills `overrides`, and refuses what can be refused without a model.
 /// @throws UsageError
+void check_settings(GenerateOptions& options);
+/// The same of all flags of `strata generate`.
 void check(GenerateOptions& options);
 
 /// The ids of --stop_ids. @throws UsageError for a token that there is not

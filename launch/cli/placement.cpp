@@ -169,6 +169,22 @@ PlacementRequest make_placement(const PlacementOptions& options, int local_ranks
   return request;
 }
 
+GeneratorOptions make_generator_options(const PlacementOptions& options, int local_ranks,
+                                        const std::vector<SwapDrive>& drives) {
+  const PlacementRequest placement = make_placement(options, local_ranks, drives);
+  GeneratorOptions result;
+  result.compute = options.compute;
+  result.weights = options.compute;
+  result.dram_bytes = placement.dram_bytes;
+  result.residency = placement.residency;
+  if (options.prefetch_depth >= 0) {
+    result.prefetch_depth = static_cast<int>(options.prefetch_depth);
+  }
+  result.swap = placement.swap;
+  result.io = make_io_options(options, drives);
+  return result;
+}
+
 IoEngineOptions make_io_options(const PlacementOptions& options,
                                 const std::vector<SwapDrive>& drives) {
   IoEngineOptions io;

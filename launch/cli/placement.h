@@ -7,6 +7,7 @@
 
 #include "launch/cli/placement_options.h"
 #include "launch/step_rates.h"
+#include "parallel/generation_plan.h"
 #include "parallel/memory_plan.h"
 #include "parallel/trainer_options.h"
 #include "swap/device_profile.h"
@@ -54,6 +55,11 @@ PlacementRequest make_placement(const PlacementOptions& options, int local_ranks
 /// The same from drives that were examined before.
 PlacementRequest make_placement(const PlacementOptions& options, int local_ranks,
                                 const std::vector<SwapDrive>& drives);
+
+/// The same flags as the generator takes them: all but what it is planned for. Directories of
+/// --swap hold copies of weights that cannot be read in place.
+GeneratorOptions make_generator_options(const PlacementOptions& options, int local_ranks,
+                                        const std::vector<SwapDrive>& drives);
 
 /// The engine, with the block size and depth that `strata bench io --sweep` found best.
 IoEngineOptions make_io_options(const PlacementOptions& options,

@@ -47,9 +47,6 @@ bool puts_on_swap(const PlacementOptions& options) {
 }
 
 void add_choice_flags(CLI::App& app, PlacementOptions& options) {
-  add_choice<ResidencyChoice>(app, "--residency", options.residency,
-                              {{"auto", ResidencyChoice::kAuto}, {"none", ResidencyChoice::kNone}},
-                              "auto keeps in DRAM what saves most I/O; none streams everything");
   add_choice<UpdateChoice>(
       app, "--update", options.update,
       {{"lazy", UpdateChoice::kLazy}, {"fused", UpdateChoice::kFused}},
@@ -74,6 +71,9 @@ void add_streaming_flags(CLI::App& app, PlacementOptions& options) {
   add_compute(app, options.compute,
               "type of products and activations; fp32 and fp16 read the whole master weight, fp16 "
               "scales the loss");
+  add_choice<ResidencyChoice>(app, "--residency", options.residency,
+                              {{"auto", ResidencyChoice::kAuto}, {"none", ResidencyChoice::kNone}},
+                              "auto keeps in DRAM what saves most I/O; none streams everything");
   add_io_engine(app, options.io_engine, "auto: io_uring where the kernel allows it");
   add_whole(app, "--prefetch-depth", options.prefetch_depth, -1, 1024,
             "blocks read ahead of use; -1: as many as memory allows");
