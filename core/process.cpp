@@ -157,6 +157,8 @@ EnergyMeter::EnergyMeter(const fs::path& root) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(root / "sys/class/powercap", error)) {
     // "psys" and the core domains count what the packages count already.
+    // Some processors show a package a second time, through memory-mapped registers.
+    if (entry.path().filename().string().starts_with("intel-rapl-mmio")) continue;
     const std::string name = read_text(entry.path() / "name").value_or("");
     if (!name.starts_with("package") && !name.starts_with("dram")) continue;
     const auto now = read_number(entry.path() / "energy_uj");

@@ -75,10 +75,12 @@ TEST(EnergyMeter, AddsPackagesAndMemoryAndSurvivesTheWrap) {
   zone("intel-rapl:0", "package-0\n", "9000000\n");
   zone("intel-rapl:0:0", "core\n", "0\n");
   zone("intel-rapl:0:1", "dram\n", "1000000\n");
+  zone("intel-rapl-mmio:0", "package-0\n", "9000000\n");  // the same counter once more
   EnergyMeter meter(root.path());
   zone("intel-rapl:0", "package-0\n", "2000000\n");
   zone("intel-rapl:0:0", "core\n", "5000000\n");
   zone("intel-rapl:0:1", "dram\n", "1500000\n");
+  zone("intel-rapl-mmio:0", "package-0\n", "2000000\n");
   EXPECT_DOUBLE_EQ(meter.joules_since_last().value(), 3.5);
   EXPECT_DOUBLE_EQ(meter.joules_since_last().value(), 0.0);
 }
