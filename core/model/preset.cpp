@@ -30,10 +30,10 @@ struct OptRow {
 };
 
 constexpr std::array kOpt{
-    OptRow{"opt-125m", 12, 768, 12},   OptRow{"opt-1.3b", 24, 2048, 32},
-    OptRow{"opt-6.7b", 32, 4096, 32},  OptRow{"opt-13b", 40, 5120, 40},
-    OptRow{"opt-30b", 48, 7168, 56},   OptRow{"opt-66b", 64, 9216, 72},
-    OptRow{"opt-175b", 96, 12288, 96},
+    OptRow{"opt-125m", 12, 768, 12},  OptRow{"opt-1.3b", 24, 2048, 32},
+    OptRow{"opt-2.7b", 32, 2560, 32}, OptRow{"opt-6.7b", 32, 4096, 32},
+    OptRow{"opt-13b", 40, 5120, 40},  OptRow{"opt-30b", 48, 7168, 56},
+    OptRow{"opt-66b", 64, 9216, 72},  OptRow{"opt-175b", 96, 12288, 96},
 };
 
 /// RMS norms, rotary positions, gated MLP.

@@ -285,6 +285,7 @@ TEST(Config, PresetsHaveTheParametersTheirNamesSay) {
   EXPECT_NEAR(static_cast<double>(parameter_count(preset("gpt-1t"))), 1.009e12, 1e9);
   EXPECT_EQ(parameter_count(preset("opt-125m")), 125'239'296);
   EXPECT_EQ(parameter_count(preset("opt-6.7b")), 6'658'473'984);
+  EXPECT_EQ(parameter_count(preset("opt-2.7b")), 2'651'596'800);
   EXPECT_EQ(parameter_count(preset("mistral-7b")), 7'248'023'552);
   EXPECT_EQ(parameter_count(preset("qwen2.5-0.5b")), 494'032'768);
   EXPECT_EQ(parameter_count(preset("qwen2.5-3b")), 3'085'938'688);
