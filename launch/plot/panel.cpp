@@ -83,9 +83,10 @@ Range Panel::range() const {
   return values;
 }
 
-Frame::Frame(Svg& svg, const Box& box, Range steps, Range values, Scale::Kind kind)
+Frame::Frame(Svg& svg, const Box& box, Range steps, Range values, Scale::Kind kind,
+             const Axis& axis)
     : inner_(inside(box)),
-      x_(Scale::Kind::kLinear, steps, inner_.x, inner_.right()),
+      x_(axis.kind, steps, inner_.x, inner_.right()),
       y_(kind, values, inner_.bottom(), inner_.y) {
   const std::vector<double> rows = y_.ticks(std::max(2, static_cast<int>(inner_.height / 36)));
   for (const double value : rows) {
@@ -97,9 +98,9 @@ Frame::Frame(Svg& svg, const Box& box, Range steps, Range values, Scale::Kind ki
   for (const double step : columns) {
     svg.line({x(step), inner_.bottom()}, {x(step), inner_.bottom() + 4}, "axis");
     svg.text(x(step), inner_.bottom() + 17, Anchor::kMiddle, "mark",
-             axis_label(step, step_of(columns, step, Scale::Kind::kLinear)));
+             axis_label(step, step_of(columns, step, axis.kind)));
   }
-  svg.text(box.x, inner_.bottom() + 17, Anchor::kStart, "mark", "step");
+  svg.text(box.x, inner_.bottom() + 17, Anchor::kStart, "mark", axis.name);
   svg.line({inner_.x, inner_.bottom()}, {inner_.right(), inner_.bottom()}, "axis");
 }
 
@@ -122,7 +123,7 @@ void draw_panel(Svg& svg, const Box& box, Range steps, const Panel& panel) {
     return;
   }
   const auto kind = logarithmic ? Scale::Kind::kLogarithmic : Scale::Kind::kLinear;
-  const Frame frame(svg, box, steps, padded(values, kind, panel.from_zero), kind);
+  const Frame frame(svg, box, steps, padded(values, kind, panel.from_zero), kind, panel.axis);
   for (const Curve& curve : panel.curves) draw_curve(svg, frame, curve);
   for (const Dot& dot : panel.dots) {
     if (std::isnan(dot.value.y)) continue;

@@ -28,7 +28,13 @@ struct Dot {
   std::string hint;
 };
 
-/// A diagram over steps.
+/// What a diagram's horizontal axis shows.
+struct Axis {
+  std::string name = "step";
+  Scale::Kind kind = Scale::Kind::kLinear;
+};
+
+/// A diagram over steps, or over what its axis says.
 struct Panel {
   std::string title;
   std::string unit;
@@ -38,6 +44,7 @@ struct Panel {
   std::vector<double> skipped = {};  ///< steps that get a mark at the lower edge
   bool from_zero = false;            ///< the vertical axis begins at 0
   bool may_be_logarithmic = false;   ///< where values span more than a factor of 20
+  Axis axis = {};
 
   Range range() const;  ///< of all values
 };
@@ -46,7 +53,8 @@ struct Panel {
 class Frame {
  public:
   /// Draws heading, grid and marks. `steps` and `values` are not empty.
-  Frame(Svg& svg, const Box& box, Range steps, Range values, Scale::Kind kind);
+  Frame(Svg& svg, const Box& box, Range steps, Range values, Scale::Kind kind,
+        const Axis& axis = {});
 
   double x(double step) const { return x_(step); }
   double y(double value) const { return y_(value); }
