@@ -32,6 +32,8 @@ int run_target(const BenchOptions& options, Runtime& runtime) {
       return bench_matmul(options, runtime);
     case BenchTarget::kAdamW:
       return bench_adamw(options, runtime);
+    case BenchTarget::kGenerate:
+      return bench_generate(options, runtime);
     case BenchTarget::kCollectives:
       return bench_collectives(options, runtime);
   }

@@ -33,7 +33,8 @@ void add_bench_flags(CLI::App& app, BenchOptions& options) {
                            {"memory", BenchTarget::kMemory},
                            {"matmul", BenchTarget::kMatmul},
                            {"adamw", BenchTarget::kAdamW},
-                           {"collectives", BenchTarget::kCollectives}},
+                           {"collectives", BenchTarget::kCollectives},
+                           {"generate", BenchTarget::kGenerate}},
                           "what to measure")
       ->required();
   add_real(app, "--seconds", options.seconds, 0.1, 3600, "of each measurement");
@@ -48,9 +49,11 @@ void add_bench_flags(CLI::App& app, BenchOptions& options) {
   add_choice<Dtype>(app, "--compute", options.compute,
                     {{"bf16", Dtype::kBf16}, {"fp32", Dtype::kF32}},
                     "matmul: type of the operands; fp16 is multiplied in fp32");
+  add_generate_flags(app, options.generate);
 }
 
 void check(const BenchOptions& options) {
+  if (options.target == BenchTarget::kGenerate) check(options.generate);
   if (options.target != BenchTarget::kIo) return;
   if (options.swap.empty())
     throw UsageError("--swap: bench io needs a directory on the drive to measure");

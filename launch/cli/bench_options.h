@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "launch/cli/bench_generate_options.h"
 #include "swap/io_engine.h"
 
 namespace CLI {
@@ -14,7 +15,7 @@ class App;
 
 namespace strata::cli {
 
-enum class BenchTarget : std::uint8_t { kIo, kMemory, kMatmul, kAdamW, kCollectives };
+enum class BenchTarget : std::uint8_t { kIo, kMemory, kMatmul, kAdamW, kCollectives, kGenerate };
 
 /// What `strata bench` was asked for.
 struct BenchOptions {
@@ -37,6 +38,8 @@ struct BenchOptions {
   std::int64_t sequence_length = 256;
   std::int64_t sequences = 2;
   Dtype compute = Dtype::kBf16;
+
+  GenerateBenchOptions generate;
 };
 
 /// Declares the flags; `options` must outlive the parsing.

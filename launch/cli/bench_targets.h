@@ -15,6 +15,7 @@ int bench_io(const BenchOptions& options, Runtime& runtime);
 int bench_memory(const BenchOptions& options, Runtime& runtime);
 int bench_adamw(const BenchOptions& options, Runtime& runtime);
 int bench_matmul(const BenchOptions& options, Runtime& runtime);
+int bench_generate(const BenchOptions& options, Runtime& runtime);
 /// Collective: every rank calls it, rank 0 speaks.
 int bench_collectives(const BenchOptions& options, Runtime& runtime);
 

@@ -349,6 +349,53 @@ TEST(BenchOptions, RefusesWhatItCannotMeasure) {
   EXPECT_REFUSED(check(bench({"io", "--swap", "/", "--file-size", "64k"})), "--file-size");
 }
 
+TEST(BenchOptions, ReadsTheCellsOfGeneration) {
+  const test::TemporaryDirectory directory;
+  const std::string& path = directory.path();
+  const GenerateBenchOptions options =
+      bench({"generate", "--model", "opt-125m,opt-66b", "--tier", "dram,gen5=" + path, "--tier",
+             "gen4=" + path, "--limit-read", "gen4=7GB", "--batch", "1,128,200", "--new-tokens",
+             "64", "--rounds", "3", "--power-command", "echo 1, 2"})
+          .generate;
+  EXPECT_NO_THROW(check(options));
+  EXPECT_EQ(options.models, (std::vector<std::string>{"opt-125m", "opt-66b"}));
+  EXPECT_EQ(options.tiers, (std::vector<TierChoice>{{"dram", ""}, {"gen5", path}, {"gen4", path}}));
+  EXPECT_EQ(options.limit_of("gen4"), 7e9);
+  EXPECT_EQ(options.limit_of("gen5"), 0);
+  EXPECT_EQ(options.batches, (std::vector<std::int64_t>{1, 128, 200}));
+  EXPECT_EQ(options.new_tokens, 64);
+  EXPECT_EQ(options.power_command, "echo 1, 2");
+  const GenerateBenchOptions usual = bench({"generate", "--limit-read", "3GB"}).generate;
+  EXPECT_NO_THROW(check(usual));
+  EXPECT_EQ(usual.tiers, (std::vector<TierChoice>{{"dram", ""}}));
+  EXPECT_EQ(usual.batches.back(), 256);
+  EXPECT_EQ(usual.limit_of("any"), 3e9);
+  EXPECT_EQ(usual.limit_of("dram"), 0);
+}
+
+TEST(BenchOptions, RefusesCellsThatCannotBe) {
+  const auto refuse = [](const std::vector<std::string>& flags, const char* part) {
+    std::vector<std::string> words{"generate"};
+    words.insert(words.end(), flags.begin(), flags.end());
+    EXPECT_REFUSED(check(bench(words)), part);
+  };
+  refuse({"--model", "opt-9000b"}, "opt-9000b");
+  refuse({"--tier", "gen5"}, "gen5=/nvme5");
+  refuse({"--tier", "dram=/"}, "--tier");
+  refuse({"--tier", "=/"}, "--tier");
+  refuse({"--tier", "a=/nowhere"}, "--tier: /nowhere does not exist");
+  refuse({"--tier", "a=/,a=/"}, "twice");
+  refuse({"--limit-read", "gen4=7GB"}, "no drive \"gen4\"");
+  refuse({"--limit-read", "0"}, "--limit-read");
+  refuse({"--limit-read", "=1GB"}, "--limit-read");
+  refuse({"--batch", "1,0"}, "--batch: \"0\"");
+  refuse({"--batch", "8x"}, "--batch");
+  refuse({"--weights", "int3"}, "--weights: \"int3\"");
+  refuse({"--kv", "fp32"}, "--kv");
+  refuse({"--prices", "/nowhere"}, "--prices");
+  refuse({"--svg", "picture.png"}, "--svg");
+}
+
 /// `-` and `_` are alike, so two flags that differ only in those would be one.
 template <typename Options>
 void expect_distinct_flags(void (*add)(CLI::App&, Options&)) {
