@@ -62,7 +62,8 @@ def last_json_line(done, name):
 
 
 def peer_once(name, options, task):
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent), "OMP_NUM_THREADS": str(options.threads)}
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent),
+                                "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run([sys.executable, __file__, "--peer", name, "--task", json.dumps(dataclasses.asdict(task))],
                           capture_output=True, text=True, env=environment)
     return last_json_line(done, name)
@@ -100,8 +101,8 @@ def generate_once(name, options, task):
                             for i, ids in enumerate(task.prompts)))
     results.unlink(missing_ok=True)
     _, peak = run_strata(options, [
-        options.strata, "generate", "--model", task.model, "--prompts", rows, "--out", results, "--max-new-tokens",
-        options.new_tokens, "--compute", options.dtype, "--swap", options.work], name)
+        options.strata, "generate", "--model", task.model, "--prompts", rows, "--out", results, "--greedy",
+        "--max-new-tokens", options.new_tokens, "--compute", options.dtype, "--swap", options.work], name)
     done = {row["id"]: row for row in map(json.loads, results.read_text().splitlines())}
     short = [row for row in done.values() if row["output_tokens"] != options.new_tokens]
     if short or len(done) != options.batch:

@@ -1,6 +1,6 @@
-"""What runs beside `strata` in beside_generation.py: each peer continues the same prompts, greedily, in a process of its
-own. A peer is a function (task) -> Continuation; it raises Missing where what it needs is not installed or does not
-take the model."""
+"""What runs beside `strata` in beside_generation.py: each peer continues the same prompts, greedily, in a process of
+its own. A peer is a function (task) -> Continuation; it raises Missing where what it needs is not installed or does
+not take the model."""
 
 import dataclasses
 import os
