@@ -68,7 +68,7 @@ std::vector<MeasuredRate> rates_of(const GenerateBenchOptions& options,
                                    const MachineProfile& machine) {
   std::vector<MeasuredRate> rates{{"memory", machine.memory, true, "strata bench memory"}};
   for (const std::string& weights : options.weights) {
-    const Dtype compute = compute_of(weights, weights);
+    const Dtype compute = weights == "fp32" ? Dtype::kF32 : Dtype::kBf16;
     const char* more = compute == Dtype::kF32 ? " --compute fp32" : "";
     rates.push_back({fmt::format("products in {}", weights), machine.products(compute), false,
                      fmt::format("strata bench matmul{}", more)});

@@ -133,9 +133,9 @@ void add_generate_flags(CLI::App& app, GenerateBenchOptions& options) {
   add_list(app, "--batch", options.batches, parse_batch, "N[,N...]",
            "generate: texts at once; default 1,2,4,8,16,32,64,128,200,256");
   add_list(app, "--weights", options.weights, same_text, "FORMAT[,...]",
-           "generate: formats of weights: bf16, fp32");
+           "generate: formats of weights: bf16, fp32, int8, int4");
   add_list(app, "--kv", options.kv, same_text, "FORMAT[,...]",
-           "generate: formats of keys and values: that of the weights");
+           "generate: formats of keys and values: fp32 with weights in fp32, else bf16");
   add_whole(app, "--prompt-tokens", options.prompt_tokens, 1, kMostTokens,
             "generate: of each text");
   add_whole(app, "--new-tokens", options.new_tokens, 1, kMostTokens, "generate: of each text");
@@ -157,7 +157,7 @@ void check(const GenerateBenchOptions& options) {
   check_models(options);
   check_tiers(options);
   for (const std::string& weights : options.weights) {
-    for (const std::string& kv : options.kv) compute_of(weights, kv);
+    for (const std::string& kv : options.kv) storage_of(weights, kv);
   }
   if (!options.prices.empty()) check_files("--prices", {options.prices});
   if (!options.svg.empty() && options.svg.extension() != ".svg") {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <utility>
 
 #include "core/error.h"
@@ -23,7 +24,7 @@ double seconds_since(Clock::time_point begin) {
 bool on_drive(const GenerationSetup& setup) { return !setup.tier.directory.empty(); }
 
 KvShape kv_shape_of(const PretrainedModel& model, const GenerationSetup& setup) {
-  return kv_shape(model.model(), compute_of(setup.weights, setup.kv));
+  return kv_shape(model.model(), storage_of(setup.weights, setup.kv).compute);
 }
 
 /// In memory everything stays; on a drive nothing does, however much room there is: it is the drive
@@ -31,7 +32,9 @@ KvShape kv_shape_of(const PretrainedModel& model, const GenerationSetup& setup) 
 GeneratorOptions engine_options(const PretrainedModel& model, const GenerationSetup& setup,
                                 std::int64_t batch) {
   GeneratorOptions options;
-  options.compute = compute_of(setup.weights, setup.kv);
+  const WeightStorage storage = storage_of(setup.weights, setup.kv);
+  options.compute = storage.compute;
+  options.weights = storage.weights;
   options.sequences = batch;
   options.sequence_tokens = setup.prompt + setup.generated;
   options.rows = setup.rows;
@@ -141,7 +144,7 @@ void add_roofline(const PretrainedModel& model, const GenerationSetup& setup,
   const GenerationRates rates{
       .stream = setup.tier.bandwidth(),
       .memory = setup.machine.memory,
-      .operations = setup.machine.products(compute_of(setup.weights, setup.kv))};
+      .operations = setup.machine.products(storage_of(setup.weights, setup.kv).compute)};
   const bool knows_drive = !on_drive(setup) || rates.stream > 0;
   if (!knows_drive || rates.memory <= 0 || rates.operations <= 0) return;
   const GenerationCost cost{
@@ -211,21 +214,29 @@ void measure_cells(const Context& context, const PretrainedModel& model,
 
 }  // namespace
 
-Dtype compute_of(const std::string& weights, const std::string& kv) {
-  if (weights != "bf16" && weights != "fp32") {
-    throw UsageError(fmt::format("--weights: \"{}\" is not one of bf16, fp32", weights));
-  }
-  if (kv != weights) {
+WeightStorage storage_of(const std::string& weights, const std::string& kv) {
+  static const std::map<std::string, WeightStorage> known{{"bf16", {Dtype::kBf16, Dtype::kBf16}},
+                                                          {"fp32", {Dtype::kF32, Dtype::kF32}},
+                                                          {"int8", {Dtype::kBf16, Dtype::kQ8}},
+                                                          {"int4", {Dtype::kBf16, Dtype::kQ4}}};
+  const auto found = known.find(weights);
+  if (found == known.end()) {
     throw UsageError(
-        fmt::format("--kv: keys and values are kept as weights are, {}, not as {}", weights, kv));
+        fmt::format("--weights: \"{}\" is not one of bf16, fp32, int8, int4", weights));
   }
-  return weights == "bf16" ? Dtype::kBf16 : Dtype::kF32;
+  const WeightStorage& storage = found->second;
+  if (kv != name(storage.compute)) {
+    throw UsageError(
+        fmt::format("--kv: with weights in {} keys and values are kept in {}, not in {}", weights,
+                    name(storage.compute), kv));
+  }
+  return storage;
 }
 
 std::optional<GenerationMisfit> find_misfit(const PretrainedModel& model,
                                             const GenerationSetup& setup, std::int64_t batch) {
   const GeneratorOptions options = engine_options(model, setup, batch);
-  const Partition partition(model.model(), 1);
+  const Partition partition(model.model(), 1, storage_of(setup.weights, setup.kv));
   const Plan plan = Plan::forward_only(model.model());
   const GenerationPlan wanted = make_generation_plan(
       {model.model(), partition, plan, kv_shape_of(model, setup),

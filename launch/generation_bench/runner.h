@@ -12,6 +12,7 @@
 #include "parallel/context.h"
 #include "parallel/generation_plan.h"
 #include "parallel/machine_profile.h"
+#include "parallel/weight_storage.h"
 
 namespace strata {
 
@@ -31,8 +32,9 @@ struct GenerationSetup {
   MachineProfile machine = {};  ///< what rooflines are made of
 };
 
-/// bf16 and fp32. @throws UsageError for formats that are not known, or not together
-Dtype compute_of(const std::string& weights, const std::string& kv);
+/// What is computed in and what weights are kept as: bf16, fp32, or int8 and int4 (core's kQ8, kQ4)
+/// with bf16. @throws UsageError for formats that are not known, or not together
+WeightStorage storage_of(const std::string& weights, const std::string& kv);
 
 /// What stands in the way of `batch` texts at once, if anything does. Plans, takes no memory.
 std::optional<GenerationMisfit> find_misfit(const PretrainedModel& model,

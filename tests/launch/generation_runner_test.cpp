@@ -82,6 +82,10 @@ TEST_F(GenerationCells, StreamEveryWeightInEveryPassFromADrive) {
   const double weights = 2.0 * static_cast<double>(model_.model().parameter_count());
   EXPECT_GT(cells[0].measured->bytes_read, 5 * 0.8 * weights);
   EXPECT_EQ(cells[0].measured->bound, GenerationBound::kStream);
+  setup.weights = "int4";
+  const std::vector<GenerationCell> fewer = run(setup, {2});
+  ASSERT_TRUE(fewer.at(0).measured.has_value()) << fewer.at(0).refusal;
+  EXPECT_LT(fewer[0].measured->bytes_read, 0.6 * cells[0].measured->bytes_read);
 }
 
 TEST_F(GenerationCells, TakeAsLongAsTheDriveThatIsEmulated) {
@@ -144,10 +148,12 @@ TEST_F(GenerationCells, HaveNoRooflineWithoutRates) {
 }
 
 TEST(GenerationRunner, KnowsFormats) {
-  EXPECT_EQ(compute_of("bf16", "bf16"), Dtype::kBf16);
-  EXPECT_EQ(compute_of("fp32", "fp32"), Dtype::kF32);
-  test::expect_message<UsageError>([] { compute_of("int3", "int3"); }, {"--weights", "int3"});
-  test::expect_message<UsageError>([] { compute_of("bf16", "fp32"); }, {"--kv", "fp32"});
+  EXPECT_EQ(storage_of("bf16", "bf16").compute, Dtype::kBf16);
+  EXPECT_EQ(storage_of("fp32", "fp32").compute, Dtype::kF32);
+  EXPECT_EQ(storage_of("int4", "bf16").compute, Dtype::kBf16);
+  EXPECT_EQ(storage_of("int4", "bf16").weights, Dtype::kQ4);
+  test::expect_message<UsageError>([] { storage_of("int3", "int3"); }, {"--weights", "int3"});
+  test::expect_message<UsageError>([] { storage_of("bf16", "fp32"); }, {"--kv", "fp32"});
 }
 
 TEST(GenerationRunner, TakesTheMiddleOfSeveralRounds) {
