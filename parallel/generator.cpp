@@ -40,6 +40,18 @@ std::vector<RowRange> cut(const PassRows& pass, std::int64_t at_once) {
 
 }  // namespace
 
+GenerationPlan plan_generation(const Model& model, int rank, int ranks,
+                               const GeneratorOptions& options, const ParameterLocator& locator) {
+  const Partition partition(model, ranks, WeightStorage{options.compute, options.weights});
+  return make_generation_plan(
+      {.model = model,
+       .partition = partition,
+       .plan = Plan::forward_only(model),
+       .kv = kv_shape(model, options.compute),
+       .in_files = FrozenShards::in_files(partition, rank, options.compute, locator),
+       .options = options});
+}
+
 struct Generator::State {
   State(const Context& context, const Model& model, const GeneratorOptions& options,
         const ParameterSource& source, const ParameterLocator& locator, Trace* trace);
@@ -99,13 +111,7 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       partition(streamed, shards.size(), WeightStorage{wanted.compute, wanted.weights}),
       plan(Plan::forward_only(streamed)),
       kv(kv_shape(streamed, wanted.compute)),
-      memory(make_generation_plan(
-          {.model = streamed,
-           .partition = partition,
-           .plan = plan,
-           .kv = kv,
-           .in_files = FrozenShards::in_files(partition, shards.rank(), wanted.compute, locator),
-           .options = options})),
+      memory(plan_generation(streamed, shards.rank(), shards.size(), wanted, locator)),
       gathered(given.device.allocate(memory.gathered)),
       file_pool(allocate_host(FileReader::kPoolBytes)),
       weight_staging(allocate_host(

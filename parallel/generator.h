@@ -29,6 +29,11 @@ struct PassRows {
 /// which may change them. `first` is the index in PassRows::picked of the first of them.
 using LogitsSink = std::function<void(std::int64_t first, TensorView logits)>;
 
+/// What a Generator of these arguments would do on one of `ranks` ranks. Takes no memory.
+/// @throws UsageError as the Generator does
+GenerationPlan plan_generation(const Model& model, int rank, int ranks,
+                               const GeneratorOptions& options, const ParameterLocator& locator);
+
 /// Runs a model forward over rows of many sequences whose keys and values lie in pages, with
 /// weights that stay where they fit and stream where they do not. One pass reads every streamed
 /// weight once, however many rows it has.

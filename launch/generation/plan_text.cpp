@@ -1,0 +1,118 @@
+#include "launch/generation/plan_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/units.h"
+#include "launch/generation_bench/roofline.h"
+
+namespace strata {
+namespace {
+
+/// A pass in which every text in flight gets a token, on one rank.
+struct DecodePass {
+  GenerationCost cost;
+  GenerationRates rates;
+  GenerationShape shape;  // of the mean text
+  PassTime time;
+};
+
+std::string bound_by(GenerationBound bound) {
+  switch (bound) {
+    case GenerationBound::kStream:
+      return "the drive";
+    case GenerationBound::kCompute:
+      return "products";
+    case GenerationBound::kMemory:
+      break;
+  }
+  return "memory";
+}
+
+DecodePass decode_pass(const GenerationPlan& plan, const GeneratorOptions& options,
+                       std::uint64_t kv_token_bytes, int ranks, const GenerationWork& work,
+                       const KnownRates& rates) {
+  DecodePass pass;
+  pass.cost = {.streamed_bytes = static_cast<double>(plan.streamed),
+               .weight_bytes = static_cast<double>(plan.weights),
+               .operations_per_token = plan.operations_per_row,
+               .operations_per_logits = plan.operations_per_logits,
+               .kv_bytes_per_token = static_cast<double>(kv_token_bytes)};
+  pass.rates = {.stream = rates.step.drive.read / ranks,
+                .memory = rates.step.memory,
+                .operations = rates.step.operations};
+  const std::int64_t texts = std::max<std::int64_t>(work.texts, 1);
+  pass.shape.prompt = work.texts > 0 ? std::max<std::int64_t>(work.prompt_tokens / texts, 1)
+                                     : options.sequence_tokens / 2;
+  pass.shape.generated = work.texts > 0 ? std::max<std::int64_t>(work.new_tokens / texts, 1)
+                                        : options.sequence_tokens / 2;
+  // As many as there are, as are wanted, and as memory holds of this length.
+  const auto held = static_cast<std::int64_t>(plan.kv / kv_token_bytes) /
+                    (pass.shape.prompt + pass.shape.generated);
+  pass.shape.batch = std::max<std::int64_t>(1, std::min(options.sequences, held));
+  const auto batch = static_cast<double>(pass.shape.batch);
+  const double length =
+      static_cast<double>(pass.shape.prompt) + static_cast<double>(pass.shape.generated) / 2;
+  pass.time = pass_time(pass.cost, pass.rates,
+                        {.tokens = batch, .logits = batch, .attended_tokens = batch * length});
+  return pass;
+}
+
+std::string memory_line(const GenerationPlan& plan) {
+  return fmt::format(
+      "memory of a rank: {}: {} of weights that stay, {} of blocks read ahead, {} of keys and "
+      "values, {} of activations and buffers",
+      format_bytes(plan.dram()), format_bytes(plan.resident), format_bytes(plan.gathered),
+      format_bytes(plan.kv), format_bytes(plan.dram() - plan.resident - plan.gathered - plan.kv));
+}
+
+std::string streams_line(const GenerationPlan& plan) {
+  if (plan.streamed == 0) return "all weights stay in memory: nothing is read after the start";
+  std::string line =
+      fmt::format("a pass streams {} of weights on a rank", format_bytes(plan.streamed));
+  if (plan.swap > 0)
+    line += fmt::format(", of which {} are copied to swap first", format_bytes(plan.swap));
+  return line;
+}
+
+}  // namespace
+
+std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
+                                               const GeneratorOptions& options,
+                                               std::uint64_t kv_token_bytes, int ranks,
+                                               const GenerationWork& work, const KnownRates& rates,
+                                               const std::vector<OtherWeights>& others) {
+  const DecodePass pass = decode_pass(plan, options, kv_token_bytes, ranks, work, rates);
+  std::vector<std::string> lines{memory_line(plan), streams_line(plan)};
+  std::string lanes = fmt::format("products {}, memory {}", format_seconds(pass.time.compute),
+                                  format_seconds(pass.time.memory));
+  if (plan.streamed > 0) lanes += fmt::format(", drive {}", format_seconds(pass.time.stream));
+  const double all = static_cast<double>(ranks);
+  lines.push_back(fmt::format(
+      "a pass with a token for each of {} texts: at least {} ({}), bound by {}: {:.3g} tokens/s",
+      pass.shape.batch * ranks, format_seconds(pass.time.seconds()), lanes,
+      bound_by(pass.time.bound()),
+      all * static_cast<double>(pass.shape.batch) / pass.time.seconds()));
+  if (work.texts > 0) {
+    const double rate = all * mixed_tokens_per_second(pass.cost, pass.rates, pass.shape);
+    lines.push_back(fmt::format("{} texts, {} tokens of prompt and up to {} new ones: about {}",
+                                work.texts, work.prompt_tokens, work.new_tokens,
+                                format_seconds(static_cast<double>(work.new_tokens) / rate)));
+  }
+  for (const OtherWeights& other : others) {
+    const DecodePass its = decode_pass(other.plan, options, kv_token_bytes, ranks, work, rates);
+    lines.push_back(fmt::format("--weights {} would stream {} and take {}", other.name,
+                                format_bytes(other.plan.streamed),
+                                format_seconds(its.time.seconds())));
+  }
+  for (const RateOrigin& origin : rates.origins) {
+    if (origin.remedy.empty()) continue;
+    lines.push_back(fmt::format("times are rough: {} are not measured here; run {}", origin.what,
+                                origin.remedy));
+  }
+  return lines;
+}
+
+}  // namespace strata
