@@ -44,7 +44,7 @@ class DurableFile {
   DurableFile& operator=(DurableFile&& other) noexcept;
   ~DurableFile();
 
-  /// Blocks until the bytes are handed to the kernel. @throws IoError
+  /// Blocks until the bytes are handed to the kernel. Concurrent calls are safe. @throws IoError
   void write(std::uint64_t offset, std::span<const std::byte> bytes);
   /// Makes the content durable and closes the file; it still has its temporary name. @throws
   /// IoError

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "core/cache.h"
 #include "core/error.h"
 #include "core/text/token_cache.h"
 

@@ -38,21 +38,4 @@ std::unique_ptr<TokenSource> open_tokens(const TokenRecipe& recipe, const Tokeni
                                          const std::filesystem::path& cache,
                                          std::function<void(const std::string&)> warn);
 
-/// $XDG_CACHE_HOME/strata, or .cache/strata in the home directory.
-/// @throws UsageError when the environment names neither
-std::filesystem::path default_cache();
-
-/// One directory of the cache.
-struct CacheEntry {
-  std::filesystem::path directory;
-  std::uint64_t bytes = 0;
-  bool complete = false;
-  bool in_use = false;      ///< a run is making it
-  std::string description;  ///< for people: the files it was made of
-};
-/// What `cache` holds, an empty list if there is none.
-std::vector<CacheEntry> list_cache(const std::filesystem::path& cache);
-/// Removes an entry with its files. @throws IoError
-void remove_entry(const CacheEntry& entry);
-
 }  // namespace strata

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,13 +18,9 @@ namespace strata {
 namespace {
 
 constexpr const char* kTokens = "tokens.bin";
-constexpr const char* kLock = "lock";
-constexpr const char* kEntry = "entry.json";
 constexpr const char* kCut = "documents_cut";
 constexpr const char* kUnlearned = "documents_unlearned";
 constexpr const char* kLongest = "longest_document";
-constexpr std::size_t kMostEntryBytes = 16 << 20;
-constexpr int kEntryDepth = 8;
 constexpr std::size_t kBufferTokens = 256 << 10;
 constexpr std::chrono::milliseconds kPatience(5);
 
@@ -41,21 +36,15 @@ TokenFile::TokenFile(std::filesystem::path directory,
                      std::function<std::unique_ptr<DocumentReader>()> make_reader,
                      TokenFileOptions options)
     : directory_(std::move(directory)),
+      lock_(directory_),
       make_reader_(std::move(make_reader)),
       options_(std::move(options)) {
-  std::error_code failure;
-  std::filesystem::create_directories(directory_, failure);
-  if (failure) {
-    throw IoError("cannot make the directory; choose another with --cache", directory_.string(), 0,
-                  failure.value());
-  }
-  lock_ = open_to_write(path(kLock));
   tokens_ = open_to_write(path(kTokens));
   reader_.emplace(path(kTokens));
   lead_if_nobody_does();
   if (!writer_.joinable() && complete()) {  // the writer tells what it made itself
-    const auto entry = parse_json_object(read_text_file(path(kEntry), kMostEntryBytes),
-                                         path(kEntry).string(), kEntryDepth);
+    const auto entry = parse_json_object(read_text_file(path(kEntryFacts), kMostEntryBytes),
+                                         path(kEntryFacts).string(), kEntryDepth);
     warn_of(entry);
   }
 }
@@ -64,10 +53,9 @@ TokenFile::~TokenFile() {
   stop_ = true;
   if (writer_.joinable()) writer_.join();
   if (tokens_ >= 0) close(tokens_);
-  if (lock_ >= 0) close(lock_);
 }
 
-bool TokenFile::complete() const { return std::filesystem::exists(path(kEntry)); }
+bool TokenFile::complete() const { return std::filesystem::exists(path(kEntryFacts)); }
 
 std::int64_t TokenFile::available() const {
   struct stat facts {};
@@ -79,9 +67,9 @@ std::int64_t TokenFile::available() const {
 
 void TokenFile::lead_if_nobody_does() {
   if (writer_.joinable() || complete()) return;
-  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) return;
+  if (!lock_.try_own()) return;
   if (complete()) {
-    flock(lock_, LOCK_UN);
+    lock_.release();
     return;
   }
   if (ftruncate(tokens_, 0) != 0) {
@@ -177,8 +165,8 @@ void TokenFile::tokenise() {
     entry[kUnlearned] = packer.cut_unlearned();
     entry[kLongest] = packer.longest();
     warn_of(entry);
-    write_json_file(path(kEntry), entry);
-    flock(lock_, LOCK_UN);
+    write_json_file(path(kEntryFacts), entry);
+    lock_.release();
   } catch (...) {
     failure_ = std::current_exception();
     failed_ = true;

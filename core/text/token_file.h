@@ -12,6 +12,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/cache_entry.h"
 #include "core/file.h"
 #include "core/text/document_reader.h"
 #include "core/text/token_source.h"
@@ -58,11 +59,11 @@ class TokenFile final : public TokenSource {
   std::filesystem::path path(const char* name) const { return directory_ / name; }
 
   std::filesystem::path directory_;
+  EntryLock lock_;
   std::function<std::unique_ptr<DocumentReader>()> make_reader_;
   TokenFileOptions options_;
   int tokens_ = -1;  // to write, and to see how many there are
   std::optional<ReadableFile> reader_;
-  int lock_ = -1;
   std::thread writer_;
   std::atomic<bool> stop_{false};
   std::atomic<bool> failed_{false};

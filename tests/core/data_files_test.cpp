@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 
+#include "core/cache.h"
 #include "core/error.h"
 #include "core/text/open_data.h"
 #include "core/text/token_cache.h"
