@@ -11,6 +11,8 @@
 #include <CLI/CLI.hpp>
 
 #include "checkpoint/pretrained_model.h"
+#include "checkpoint/quantized_weights.h"
+#include "core/cache.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/progress.h"
@@ -19,6 +21,7 @@
 #include "launch/cli/flags.h"
 #include "launch/cli/generate_options.h"
 #include "launch/cli/placement.h"
+#include "launch/core_binding.h"
 #include "launch/generation/generation_config.h"
 #include "launch/generation/prompts.h"
 #include "launch/generation/row_feed.h"
@@ -66,7 +69,7 @@ class Generation {
       return 0;
     }
     Generator generator(context(), source_.model(), generator_options(facts), source_.source(),
-                        source_.locator());
+                        locator());
     print_plan(generator.plan());
     TextGeneration generation(context(), generator,
                               {.max_sequences = options_.max_sequences,
@@ -204,12 +207,38 @@ class Generation {
     const std::vector<SwapDrive> drives = examine_swap(options_.placement, warnings);
     for (const std::string& warning : warnings) log_.warn(warning);
     GeneratorOptions result = make_generator_options(options_.placement, local_rank().size, drives);
+    result.weights = options_.weights;
     result.kv_bytes = options_.kv;
     // Every rank plans alike.
     const std::int64_t most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
     result.sequences = std::clamp<std::int64_t>(most, 1, options_.max_sequences);
     result.sequence_tokens = facts.longest;
     return result;
+  }
+
+  /// Where weights are read in place. Quantised ones are made first, if they are not kept, by one
+  /// rank of each node. Collective.
+  ParameterLocator locator() {
+    if (!is_quantized(options_.weights)) return source_.locator();
+    const std::filesystem::path cache = options_.cache.empty() ? default_cache() : options_.cache;
+    std::optional<Progress> bar;
+    const auto find_or_make = [&] {
+      return quantized_weights(
+          source_, {options_.placement.compute, options_.weights}, cache,
+          [&](std::uint64_t done, std::uint64_t all) {
+            if (!bar) {
+              log_.info(fmt::format("quantising to {}: {} into {}",
+                                    options_.weights == Dtype::kQ8 ? "int8" : "int4",
+                                    format_bytes(all), cache.string()));
+              bar.emplace(log_, "MiB", all >> 20, !options_.no_progress);
+            }
+            bar->update(done >> 20);
+          });
+    };
+    ParameterLocator found;
+    if (local_rank().rank == 0) found = find_or_make();
+    world_.barrier();
+    return found ? found : find_or_make();
   }
 
   void print_plan(const GenerationPlan& plan) {

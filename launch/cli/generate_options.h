@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/dtype.h"
 #include "core/text/tokenizer.h"
 #include "launch/cli/placement_options.h"
 #include "launch/generation/request_rows.h"
@@ -35,6 +36,8 @@ struct GenerateOptions {
   std::int64_t max_sequences = 256;
   std::int64_t max_length = 0;  ///< tokens of a text, its prompt too; 0: as many as are needed
   std::optional<std::uint64_t> kv;
+  Dtype weights = Dtype::kBf16;  ///< kQ8 or kQ4: kept quantised
+  std::filesystem::path cache;   ///< of quantised weights; empty: default_cache()
   bool no_progress = false;
   PlacementOptions placement;
 

@@ -94,6 +94,14 @@ TEST_F(GenerateFlags, RowsComeFromAFileOrStandardInput) {
   expect_refused({"--prompts", (directory_ / "none").string()}, {"--prompts"});
 }
 
+TEST_F(GenerateFlags, WeightsAreKeptAsProductsWantThemOrQuantized) {
+  EXPECT_EQ(parse({"--prompt", "x"}).weights, Dtype::kBf16);
+  EXPECT_EQ(parse({"--prompt", "x", "--weights", "int8"}).weights, Dtype::kQ8);
+  EXPECT_EQ(parse({"--prompt", "x", "--weights", "int4", "--cache", "c"}).weights, Dtype::kQ4);
+  EXPECT_EQ(options_->cache, "c");
+  expect_refused({"--prompt", "x", "--weights", "int5"}, {"--weights: \"int5\"", "int4"});
+}
+
 TEST_F(GenerateFlags, ContradictionsAreRefused) {
   expect_refused({"-", "--resume"}, {"--resume: needs the --out"});
   expect_refused({"--prompt", "x", "--out", "o", "--resume"}, {"--resume: is for --prompts"});

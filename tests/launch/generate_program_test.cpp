@@ -19,11 +19,11 @@ class GenerateProgram : public testing::Test {
   void SetUp() override {
     ModelConfig config = preset("llama-26m");
     config.vocab_size = 300;  // the tokenizer has 257
-    config.hidden = 32;
+    config.hidden = 64;       // rows of whole groups
     config.layers = 2;
     config.heads = 4;
     config.kv_heads = 2;
-    config.head_size = 8;
+    config.head_size = 16;
     config.intermediate = 64;
     config.max_positions = 128;
     test::write_file(directory_ / "shape.json", to_json(config));
@@ -65,7 +65,9 @@ class GenerateProgram : public testing::Test {
   void write_rows(int count) const {
     std::string rows;
     for (int i = 0; i < count; ++i) {
-      const json row{{"id", std::string("r").append(std::to_string(i))},
+      std::string id("r");
+      id += std::to_string(i);
+      const json row{{"id", id},
                      {"prompt", std::string(static_cast<std::size_t>(1 + i * 7 % 40), 'a')},
                      {"max_tokens", 1 + i * 5 % 30}};
       rows += row.dump() + "\n";
@@ -195,6 +197,48 @@ TEST_F(GenerateProgram, ATextAloneIsAllThatIsOnStandardOutput) {
   const auto empty = generate({"--prompt", "", "--max_new_tokens", "8"});
   EXPECT_EQ(empty.exit_code, 2);
   EXPECT_NE(empty.errors.find("--prompt: has 0 tokens"), std::string::npos) << empty.errors;
+}
+
+TEST_F(GenerateProgram, WeightsAreQuantizedOnce) {
+  write_rows(6);
+  const auto run = [&](const char* out, const char* weights, int ranks) {
+    const auto done =
+        generate({"--prompts", path("rows.jsonl"), "--max_new_tokens", "9", "--logprobs", "--out",
+                  path(out), "--weights", weights, "--cache", path("cache")},
+                 ranks);
+    EXPECT_EQ(done.exit_code, 0) << done.errors;
+    return done.errors;
+  };
+  const auto log_probabilities = [this](const char* out) {
+    std::map<std::string, json> all;
+    for (const auto& [id, result] : results(out)) all[id] = result["logprobs"];
+    return all;
+  };
+  EXPECT_EQ(run("as_it_is", "bf16", 1).find("quantising"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(path("cache")));
+  const std::string made = run("first", "int4", 2);
+  EXPECT_NE(made.find("quantising to int4: "), std::string::npos) << made;
+  EXPECT_NE(made.find("into " + path("cache")), std::string::npos) << made;
+  EXPECT_EQ(run("second", "int4", 1).find("quantising"), std::string::npos);
+  EXPECT_NE(run("eight", "int8", 1).find("quantising to int8: "), std::string::npos);
+  for (const char* out : {"first", "second", "eight"}) {
+    EXPECT_EQ(results(out).size(), 6u);
+    EXPECT_FALSE(log_probabilities(out).begin()->second.is_null());
+  }
+  EXPECT_EQ(log_probabilities("first"), log_probabilities("second"));
+  EXPECT_NE(log_probabilities("first"), log_probabilities("as_it_is"));
+  EXPECT_NE(log_probabilities("first"), log_probabilities("eight"));
+
+  const auto cleaned =
+      test::run_program({STRATA_PROGRAM, "clean", "--cache", path("cache"), "--remove", "--json"});
+  const json entries = json::parse(cleaned.output);
+  ASSERT_EQ(entries.size(), 2u) << cleaned.output;
+  for (const json& entry : entries) {
+    EXPECT_EQ(entry["state"], "complete");
+    EXPECT_EQ(entry["removed"], true);
+    EXPECT_NE(entry["made_of"].get<std::string>().find(path("model")), std::string::npos);
+  }
+  EXPECT_NE(run("again", "int4", 1).find("quantising"), std::string::npos);
 }
 
 }  // namespace
