@@ -13,7 +13,7 @@
 #include "checkpoint/pretrained_model.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/generate_options.h"
-#include "launch/cli/placement.h"
+#include "launch/cli/generator_setup.h"
 #include "launch/generation/generation_config.h"
 #include "launch/generation/prompts.h"
 #include "launch/generation/row_feed.h"
@@ -48,8 +48,10 @@ class Chat {
 
   int run() {
     const Context context{runtime_.device(), world_, log_};
-    Generator generator(context, source_.model(), generator_options(), source_.source(),
-                        source_.locator());
+    const GeneratorSetup setup =
+        set_up_generator(context, source_, options_.placement, options_.kept,
+                         {.sequences = 1, .sequence_tokens = most_tokens()});
+    Generator generator(context, source_.model(), setup.options, source_.source(), setup.locator);
     TextGeneration texts(context, generator,
                          {.max_sequences = 1,
                           .max_tokens = most_tokens(),
@@ -66,17 +68,6 @@ class Chat {
     const std::int64_t positions = source_.config().max_positions;
     const std::int64_t wanted = options_.max_length > 0 ? options_.max_length : kUsualLength;
     return std::min(wanted, positions);
-  }
-
-  GeneratorOptions generator_options() {
-    std::vector<std::string> warnings;
-    const std::vector<SwapDrive> drives = examine_swap(options_.placement, warnings);
-    for (const std::string& warning : warnings) log_.warn(warning);
-    GeneratorOptions result = make_generator_options(options_.placement, local_rank().size, drives);
-    result.kv_bytes = options_.kv;
-    result.sequences = 1;
-    result.sequence_tokens = most_tokens();
-    return result;
   }
 
   /// What the user says next. Collective. @return false: nothing more

@@ -11,7 +11,6 @@
 #include <CLI/CLI.hpp>
 
 #include "checkpoint/pretrained_model.h"
-#include "checkpoint/quantized_weights.h"
 #include "core/cache.h"
 #include "core/error.h"
 #include "core/hash.h"
@@ -20,7 +19,7 @@
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
 #include "launch/cli/generate_options.h"
-#include "launch/cli/placement.h"
+#include "launch/cli/generator_setup.h"
 #include "launch/core_binding.h"
 #include "launch/generation/generation_config.h"
 #include "launch/generation/prompts.h"
@@ -40,6 +39,7 @@ struct RowFacts {
   std::int64_t rows = 0;     ///< to be served, by all ranks
   std::int64_t own = 0;      ///< of these, by this rank
   std::int64_t longest = 1;  ///< tokens of a text with what may be generated, on any rank
+  GenerationWork work = {};  ///< of all ranks
 };
 
 class Generation {
@@ -68,9 +68,9 @@ class Generation {
       log_.info(finished_.count() > 0 ? "every row has its result" : "there is no row");
       return 0;
     }
-    Generator generator(context(), source_.model(), generator_options(facts), source_.source(),
-                        locator());
-    print_plan(generator.plan());
+    const GeneratorSetup setup =
+        set_up_generator(context(), source_, options_.placement, options_.kept, needs(facts));
+    Generator generator(context(), source_.model(), setup.options, source_.source(), setup.locator);
     TextGeneration generation(context(), generator,
                               {.max_sequences = options_.max_sequences,
                                .max_tokens = most_tokens(),
@@ -154,7 +154,11 @@ class Generation {
     const RowFeed::Rows next = rows();
     while (const std::optional<NumberedRow> row = next()) {
       ++facts.own;
-      facts.longest = std::max(facts.longest, tokens_of(*row));
+      facts.longest = std::max(facts.longest, add_work(*row, facts.work));
+    }
+    for (std::int64_t* sum :
+         {&facts.work.texts, &facts.work.prompt_tokens, &facts.work.new_tokens}) {
+      *sum = static_cast<std::int64_t>(world_.sum(static_cast<double>(*sum)));
     }
     facts.longest = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.longest)));
     facts.rows = 1;
@@ -183,8 +187,8 @@ class Generation {
                     where.empty() ? "" : where + ": "));
   }
 
-  /// What the row's text may grow to, if it can be served.
-  std::int64_t tokens_of(const NumberedRow& row) {
+  /// Counts the row if it can be served. @return what its text may grow to
+  std::int64_t add_work(const NumberedRow& row, GenerationWork& work) {
     std::int64_t prompt = 0;
     try {
       prompt = static_cast<std::int64_t>(prompts_.encode(row.row).size());
@@ -199,54 +203,20 @@ class Generation {
                                    prompt, most_tokens()));
     }
     if (!fits) return 1;  // gets its error as a result
-    return std::min(prompt + *more, most_tokens());
+    const std::int64_t all = std::min(prompt + *more, most_tokens());
+    ++work.texts;
+    work.prompt_tokens += prompt;
+    work.new_tokens += all - prompt;
+    return all;
   }
 
-  GeneratorOptions generator_options(const RowFacts& facts) {
-    std::vector<std::string> warnings;
-    const std::vector<SwapDrive> drives = examine_swap(options_.placement, warnings);
-    for (const std::string& warning : warnings) log_.warn(warning);
-    GeneratorOptions result = make_generator_options(options_.placement, local_rank().size, drives);
-    result.weights = options_.weights;
-    result.kv_bytes = options_.kv;
+  GeneratorNeeds needs(const RowFacts& facts) {
     // Every rank plans alike.
-    const std::int64_t most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
-    result.sequences = std::clamp<std::int64_t>(most, 1, options_.max_sequences);
-    result.sequence_tokens = facts.longest;
-    return result;
-  }
-
-  /// Where weights are read in place. Quantised ones are made first, if they are not kept, by one
-  /// rank of each node. Collective.
-  ParameterLocator locator() {
-    if (!is_quantized(options_.weights)) return source_.locator();
-    const std::filesystem::path cache = options_.cache.empty() ? default_cache() : options_.cache;
-    std::optional<Progress> bar;
-    const auto find_or_make = [&] {
-      return quantized_weights(
-          source_, {options_.placement.compute, options_.weights}, cache,
-          [&](std::uint64_t done, std::uint64_t all) {
-            if (!bar) {
-              log_.info(fmt::format("quantising to {}: {} into {}",
-                                    options_.weights == Dtype::kQ8 ? "int8" : "int4",
-                                    format_bytes(all), cache.string()));
-              bar.emplace(log_, "MiB", all >> 20, !options_.no_progress);
-            }
-            bar->update(done >> 20);
-          });
-    };
-    ParameterLocator found;
-    if (local_rank().rank == 0) found = find_or_make();
-    world_.barrier();
-    return found ? found : find_or_make();
-  }
-
-  void print_plan(const GenerationPlan& plan) {
-    log_.info(
-        fmt::format("memory of a rank: {} of weights that stay, {} of keys and values, {} in "
-                    "all; a pass reads {} from drives and computes up to {} tokens",
-                    format_bytes(plan.resident), format_bytes(plan.kv), format_bytes(plan.dram()),
-                    format_bytes(plan.streamed), plan.rows));
+    const auto most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
+    return {.sequences = std::clamp<std::int64_t>(most, 1, options_.max_sequences),
+            .sequence_tokens = facts.longest,
+            .work = facts.work,
+            .progress = !options_.no_progress};
   }
 
   int serve(TextGeneration& generation, const RowFacts& facts) {

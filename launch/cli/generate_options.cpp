@@ -119,14 +119,7 @@ void add_common_flags(CLI::App& app, GenerateOptions& options) {
   add_sampling_flags(app, options);
   add_whole(app, "--max_length", options.max_length, 0, kMost,
             "tokens of the longest text, its prompt too; 0: as the rows need");
-  add_size(app, "--kv_memory", options.kv,
-           "memory of a rank for keys and values; default what --dram has room for");
-  add_choice<Dtype>(app, "--weights", options.weights,
-                    {{"bf16", Dtype::kBf16}, {"int8", Dtype::kQ8}, {"int4", Dtype::kQ4}},
-                    "what matrices are kept as; bf16: as --compute says. int8 and int4 are made "
-                    "once and kept in --cache");
-  add_path(app, "--cache", options.cache, "DIR",
-           "keeps quantised weights; default: $XDG_CACHE_HOME/strata or ~/.cache/strata");
+  add_kept_flags(app, options.kept);
   add_streaming_flags(app, options.placement);
 }
 

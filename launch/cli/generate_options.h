@@ -9,6 +9,7 @@
 
 #include "core/dtype.h"
 #include "core/text/tokenizer.h"
+#include "launch/cli/generator_setup.h"
 #include "launch/cli/placement_options.h"
 #include "launch/generation/request_rows.h"
 
@@ -35,9 +36,7 @@ struct GenerateOptions {
   std::vector<std::string> stop_ids;  ///< numbers, or tokens as they are spelled
   std::int64_t max_sequences = 256;
   std::int64_t max_length = 0;  ///< tokens of a text, its prompt too; 0: as many as are needed
-  std::optional<std::uint64_t> kv;
-  Dtype weights = Dtype::kBf16;  ///< kQ8 or kQ4: kept quantised
-  std::filesystem::path cache;   ///< of quantised weights; empty: default_cache()
+  KeptOptions kept;
   bool no_progress = false;
   PlacementOptions placement;
 

@@ -12,6 +12,7 @@
 #include "core/progress.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/generator_setup.h"
 #include "launch/cli/placement.h"
 #include "launch/generation/line_reader.h"
 #include "launch/generation/results_file.h"
@@ -26,7 +27,7 @@ struct ScoreOptions {
   std::filesystem::path data;
   std::filesystem::path out;
   std::int64_t batch = 64;
-  std::optional<std::uint64_t> kv_memory;
+  KeptOptions kept;
   bool no_progress = false;
   PlacementOptions placement;
 };
@@ -61,8 +62,13 @@ class Scoring {
     std::optional<ResultsFile> results;
     if (world_.rank() == 0) results.emplace(options_.out, false);
     const Context context{runtime_.device(), world_, log_};
-    Generator generator(context, source_.model(), generator_options(), source_.source(),
-                        source_.locator());
+    const GeneratorSetup setup =
+        set_up_generator(context, source_, options_.placement, options_.kept,
+                         {.sequences = options_.batch,
+                          .sequence_tokens = longest_ + 1,
+                          .work = {},
+                          .progress = !options_.no_progress});
+    Generator generator(context, source_.model(), setup.options, source_.source(), setup.locator);
     TextGeneration texts(context, generator,
                          {.max_sequences = options_.batch, .max_tokens = most, .unknown = {}});
     lines_.emplace(options_.data);
@@ -107,17 +113,6 @@ class Scoring {
     if (rows == 0) throw UsageError(fmt::format("--data: {} has no row", options_.data.string()));
     longest_ = static_cast<std::int64_t>(world_.max(static_cast<double>(longest_)));
     return rows;
-  }
-
-  GeneratorOptions generator_options() {
-    std::vector<std::string> warnings;
-    const std::vector<SwapDrive> drives = examine_swap(options_.placement, warnings);
-    for (const std::string& warning : warnings) log_.warn(warning);
-    GeneratorOptions result = make_generator_options(options_.placement, local_rank().size, drives);
-    result.kv_bytes = options_.kv_memory;
-    result.sequences = options_.batch;
-    result.sequence_tokens = longest_ + 1;
-    return result;
   }
 
   /// The next piece of this rank's rows.
@@ -208,8 +203,7 @@ void add_score(CLI::App& app, Action& chosen) {
   add_path(*command, "--out", options->out, "FILE", "where results go; default standard output");
   add_whole(*command, "--batch", options->batch, 1, 1 << 16,
             "texts in flight on a rank at most; a pass over the weights serves them all");
-  add_size(*command, "--kv_memory", options->kv_memory,
-           "memory of a rank for keys and values; default what --dram has room for");
+  add_kept_flags(*command, options->kept);
   add_switch(*command, "--no_progress", options->no_progress, "no progress bar");
   add_streaming_flags(*command, options->placement);
   command->callback([options, &chosen] {

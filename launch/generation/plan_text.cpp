@@ -107,10 +107,15 @@ std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
                                 format_bytes(other.plan.streamed),
                                 format_seconds(its.time.seconds())));
   }
+  std::vector<std::string> remedies;
   for (const RateOrigin& origin : rates.origins) {
-    if (origin.remedy.empty()) continue;
-    lines.push_back(fmt::format("times are rough: {} are not measured here; run {}", origin.what,
-                                origin.remedy));
+    const bool known = origin.remedy.empty() ||
+                       std::ranges::find(remedies, origin.remedy) != remedies.end();
+    if (!known) remedies.push_back(origin.remedy);
+  }
+  if (!remedies.empty()) {
+    lines.push_back(fmt::format("times are rough until this machine is measured: {}",
+                                fmt::join(remedies, ", ")));
   }
   return lines;
 }

@@ -95,10 +95,10 @@ TEST_F(GenerateFlags, RowsComeFromAFileOrStandardInput) {
 }
 
 TEST_F(GenerateFlags, WeightsAreKeptAsProductsWantThemOrQuantized) {
-  EXPECT_EQ(parse({"--prompt", "x"}).weights, Dtype::kBf16);
-  EXPECT_EQ(parse({"--prompt", "x", "--weights", "int8"}).weights, Dtype::kQ8);
-  EXPECT_EQ(parse({"--prompt", "x", "--weights", "int4", "--cache", "c"}).weights, Dtype::kQ4);
-  EXPECT_EQ(options_->cache, "c");
+  EXPECT_EQ(parse({"--prompt", "x"}).kept.weights, Dtype::kBf16);
+  EXPECT_EQ(parse({"--prompt", "x", "--weights", "int8"}).kept.weights, Dtype::kQ8);
+  EXPECT_EQ(parse({"--prompt", "x", "--weights", "int4", "--cache", "c"}).kept.weights, Dtype::kQ4);
+  EXPECT_EQ(options_->kept.cache, "c");
   expect_refused({"--prompt", "x", "--weights", "int5"}, {"--weights: \"int5\"", "int4"});
 }
 

@@ -56,7 +56,7 @@ TEST(GenerationPlanText, SaysWhatOtherWeightsGiveAndWhatIsNotMeasured) {
   rates.origins.push_back({.what = "drive reads", .remedy = "strata bench io"});
   const auto lines = generation_plan_lines(plan, {}, 1000, 1, {}, rates, {{"int4", fewer}});
   EXPECT_TRUE(says(lines, "--weights int4 would stream"));
-  EXPECT_TRUE(says(lines, "drive reads are not measured here; run strata bench io"));
+  EXPECT_TRUE(says(lines, "until this machine is measured: strata bench io"));
   EXPECT_FALSE(says(lines, "texts, "));
 }
 

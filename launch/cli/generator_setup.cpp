@@ -1,0 +1,156 @@
+#include "launch/cli/generator_setup.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "checkpoint/quantized_weights.h"
+#include "core/cache.h"
+#include "core/progress.h"
+#include "core/units.h"
+#include "launch/cli/flags.h"
+#include "launch/cli/placement.h"
+#include "launch/core_binding.h"
+#include "parallel/generator.h"
+
+namespace strata::cli {
+namespace {
+
+struct NamedWeights {
+  const char* name;
+  Dtype dtype;
+};
+constexpr NamedWeights kQuantized[] = {{"int8", Dtype::kQ8}, {"int4", Dtype::kQ4}};
+
+std::string name_of(Dtype weights) {
+  for (const NamedWeights& named : kQuantized) {
+    if (named.dtype == weights) return named.name;
+  }
+  return std::string(name(weights));
+}
+
+std::filesystem::path cache_of(const KeptOptions& kept) {
+  return kept.cache.empty() ? default_cache() : kept.cache;
+}
+
+/// Everything where it would be read in place: what a plan is like once weights were made.
+ParameterLocator kept_as(const WeightStorage& storage) {
+  return [storage](Parameter parameter) {
+    return StoredParameter{.path = {}, .offset = 0, .dtype = storage.of(*parameter)};
+  };
+}
+
+class Setup {
+ public:
+  Setup(const Context& context, const PretrainedModel& model, const PlacementOptions& placement,
+        const KeptOptions& kept, const GeneratorNeeds& needs)
+      : context_(context),
+        model_(model),
+        placement_(placement),
+        kept_(kept),
+        needs_(needs),
+        drives_(examine_swap(placement, warnings_)) {
+    options_ = make_generator_options(placement, local_rank().size, drives_);
+    options_.weights = kept.weights;
+    options_.kv_bytes = kept.kv_memory;
+    options_.sequences = needs.sequences;
+    options_.sequence_tokens = needs.sequence_tokens;
+  }
+
+  GeneratorSetup run() {
+    print_plan();
+    return {options_, locator()};
+  }
+
+ private:
+  GenerationPlan plan(const GeneratorOptions& options, const ParameterLocator& locator) const {
+    return plan_generation(model_.model(), context_.communicator.rank(),
+                           context_.communicator.size(), options, locator);
+  }
+
+  void print_plan() {
+    const WeightStorage storage{options_.compute, options_.weights};
+    const GenerationPlan own =
+        plan(options_, is_quantized(options_.weights) ? kept_as(storage) : model_.locator());
+    std::vector<OtherWeights> others;
+    if (own.streamed > 0 && !is_quantized(options_.weights)) {
+      for (const NamedWeights& named : kQuantized) {
+        GeneratorOptions other = options_;
+        other.weights = named.dtype;
+        others.push_back({named.name, plan(other, kept_as({other.compute, other.weights}))});
+      }
+    }
+    // What streams comes from the drive of the model's files, or of the cache.
+    PlacementOptions from = placement_;
+    if (from.swap.empty()) {
+      from.swap = {is_quantized(options_.weights) ? cache_of(kept_) : model_.directory()};
+    }
+    std::vector<std::string> ignored;
+    RateInputs inputs = measured_rates(examine_swap(from, ignored), warnings_);
+    inputs.compute = options_.compute;
+    inputs.ranks = context_.communicator.size();
+    inputs.ranks_per_node = local_rank().size;
+    inputs.swaps = own.streamed > 0;
+    const std::uint64_t token =
+        kv_shape(model_.model(), options_.compute).page_bytes() / kPageTokens;
+    for (const std::string& warning : warnings_) context_.log.warn(warning);
+    for (const std::string& line : generation_plan_lines(
+             own, options_, token, inputs.ranks, needs_.work, known_rates(inputs), others)) {
+      context_.log.info(line);
+    }
+  }
+
+  ParameterLocator locator() {
+    if (!is_quantized(options_.weights)) return model_.locator();
+    std::optional<Progress> bar;
+    const auto find_or_make = [&] {
+      return quantized_weights(model_, {options_.compute, options_.weights}, cache_of(kept_),
+                               [&](std::uint64_t done, std::uint64_t all) {
+                                 if (!bar) {
+                                   context_.log.info(fmt::format(
+                                       "quantising to {}: {} into {}", name_of(options_.weights),
+                                       format_bytes(all), cache_of(kept_).string()));
+                                   bar.emplace(context_.log, "MiB", all >> 20, needs_.progress);
+                                 }
+                                 bar->update(done >> 20);
+                               });
+    };
+    ParameterLocator found;
+    if (local_rank().rank == 0) found = find_or_make();
+    context_.communicator.barrier();
+    return found ? found : find_or_make();
+  }
+
+  Context context_;
+  const PretrainedModel& model_;
+  const PlacementOptions& placement_;
+  const KeptOptions& kept_;
+  const GeneratorNeeds& needs_;
+  std::vector<std::string> warnings_;
+  std::vector<SwapDrive> drives_;
+  GeneratorOptions options_;
+};
+
+}  // namespace
+
+void add_kept_flags(CLI::App& app, KeptOptions& options) {
+  add_size(app, "--kv_memory", options.kv_memory,
+           "memory of a rank for keys and values; default what --dram has room for");
+  std::vector<std::pair<std::string, Dtype>> weights{{"bf16", Dtype::kBf16}};
+  for (const NamedWeights& named : kQuantized) weights.emplace_back(named.name, named.dtype);
+  add_choice<Dtype>(app, "--weights", options.weights, weights,
+                    "what matrices are kept as; bf16: as --compute says. int8 and int4 are made "
+                    "once and kept in --cache");
+  add_path(app, "--cache", options.cache, "DIR",
+           "keeps quantised weights; default: $XDG_CACHE_HOME/strata or ~/.cache/strata");
+}
+
+GeneratorSetup set_up_generator(const Context& context, const PretrainedModel& model,
+                                const PlacementOptions& placement, const KeptOptions& kept,
+                                const GeneratorNeeds& needs) {
+  return Setup(context, model, placement, kept, needs).run();
+}
+
+}  // namespace strata::cli

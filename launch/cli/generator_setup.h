@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "checkpoint/pretrained_model.h"
+#include "launch/cli/placement_options.h"
+#include "launch/generation/plan_text.h"
+#include "parallel/context.h"
+
+namespace strata::cli {
+
+/// What generation keeps in memory: flags that its commands share beside those of streaming.
+struct KeptOptions {
+  std::optional<std::uint64_t> kv_memory;  ///< bytes of a rank; none: what --dram has room for
+  Dtype weights = Dtype::kBf16;            ///< kBf16 (as --compute says), kQ8 or kQ4
+  std::filesystem::path cache;             ///< of quantised weights; empty: the default
+};
+
+/// Declares the flags; `options` must outlive the parsing.
+void add_kept_flags(CLI::App& app, KeptOptions& options);
+
+/// What a generator is made for.
+struct GeneratorNeeds {
+  std::int64_t sequences = 1;  ///< in flight on a rank at most
+  std::int64_t sequence_tokens = 1;
+  GenerationWork work = {};
+  bool progress = true;
+};
+
+/// What a generator is made with.
+struct GeneratorSetup {
+  GeneratorOptions options;
+  ParameterLocator locator;
+};
+
+/// Examines the drives, plans, prints the plan and, where weights are quantised and not kept yet,
+/// makes them: one rank of each node does. Collective.
+/// @throws UsageError as plan_generation(), before work
+GeneratorSetup set_up_generator(const Context& context, const PretrainedModel& model,
+                                const PlacementOptions& placement, const KeptOptions& kept,
+                                const GeneratorNeeds& needs);
+
+}  // namespace strata::cli
