@@ -111,8 +111,7 @@ std::string TextGeneration::State::refusal(const GenerationRequest& request) con
   if (tokens > most_tokens || (tokens == most_tokens && request.max_new_tokens > 0)) {
     return fmt::format(
         "the prompt has {} tokens and the model's context {}; shorten it, so that there is room "
-        "for "
-        "what comes",
+        "for what comes",
         tokens, most_tokens);
   }
   const std::int64_t all = std::min(tokens + request.max_new_tokens, most_tokens);
@@ -156,7 +155,9 @@ bool TextGeneration::State::place(Text& text) {
   const int shareable = window > 0 ? 0 : static_cast<int>(before / kPageTokens);
   const PrefixIndex::Match match = prefixes.find(text.tokens, shareable);
   text.id = match.pages > 0 ? cache().add_sharing(match.id, match.pages) : cache().add();
-  if (grow(text, std::min(tokens + 1, pages_of(tokens + 1) * kPageTokens))) {
+  // Room for the next token, too, so that texts are not placed to be preempted at once.
+  const std::int64_t wanted = tokens + (text.request.max_new_tokens > 0 ? 1 : 0);
+  if (grow(text, std::min(wanted, pages_of(wanted) * kPageTokens))) {
     text.computed = match.pages * kPageTokens;
     progress.shared_tokens += text.computed;
     return true;

@@ -345,6 +345,18 @@ TEST(TextGeneration, KeepsOnlyThePagesOfAWindow) {
             run.results[0].ids);
 }
 
+TEST(TextGeneration, ScoresWhatFillsAllPages) {
+  const PretrainedModel model = frozen_model("llama_tied");
+  GenerationRequest request;
+  request.prompt = text(64, 1);
+  request.max_new_tokens = 0;
+  request.score_from = 1;
+  GeneratorOptions options = tiny_options();
+  options.sequence_tokens = 64;
+  options.kv_bytes = kv_shape(model.model(), Dtype::kF32).page_bytes();
+  EXPECT_EQ(generate(model, options, {request, request}).results[1].scores.size(), 63u);
+}
+
 TEST(TextGeneration, EndsWhereItIsTold) {
   const PretrainedModel model = frozen_model("llama_tied");
   const Ids prompt = text(5, 2);
