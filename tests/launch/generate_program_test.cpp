@@ -4,62 +4,21 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/model/config.h"
-#include "launch/generation/line_reader.h"
-#include "tests/support/run_program.h"
+#include "tests/launch/byte_model_program.h"
 
 namespace strata {
 namespace {
 
 using nlohmann::json;
 
-/// `strata generate` as its users run it, on a small model of bytes with fresh weights.
-class GenerateProgram : public testing::Test {
+/// `strata generate` as its users run it.
+class GenerateProgram : public test::ByteModelProgram {
  protected:
-  void SetUp() override {
-    ModelConfig config = preset("llama-26m");
-    config.vocab_size = 300;  // the tokenizer has 257
-    config.hidden = 64;       // rows of whole groups
-    config.layers = 2;
-    config.heads = 4;
-    config.kv_heads = 2;
-    config.head_size = 16;
-    config.intermediate = 64;
-    config.max_positions = 128;
-    test::write_file(directory_ / "shape.json", to_json(config));
-    const auto made = test::run_program(
-        {STRATA_PROGRAM, "init", "--config", path("shape.json"), "--out", path("model")});
-    ASSERT_EQ(made.exit_code, 0) << made.errors;
-  }
-
-  std::string path(const char* name) const { return (directory_ / name).string(); }
-
   test::ProgramResult generate(const std::vector<std::string>& arguments, int ranks = 1) const {
-    std::vector<std::string> command;
-    if (ranks > 1) {
-      command = {STRATA_MPIEXEC, "--allow-run-as-root", "--oversubscribe", "-n",
-                 std::to_string(ranks)};
-    }
-    for (const std::string& word :
-         {std::string(STRATA_PROGRAM), std::string("generate"), std::string("--model"),
-          path("model"), std::string("--compute"), std::string("fp32"), std::string("--dram"),
-          std::string("1GiB")}) {
-      command.push_back(word);
-    }
+    std::vector<std::string> command{"generate", "--model", path("model"), "--compute",
+                                     "fp32",     "--dram",  "1GiB"};
     command.insert(command.end(), arguments.begin(), arguments.end());
-    return test::run_program(command);
-  }
-
-  /// By id.
-  std::map<std::string, json> results(const char* name) const {
-    std::map<std::string, json> all;
-    LineReader lines(directory_ / name);
-    while (const auto line = lines.next()) {
-      json result = json::parse(*line);
-      const json id = result.contains("custom_id") ? result["custom_id"] : result["id"];
-      EXPECT_TRUE(all.emplace(id.is_string() ? id.get<std::string>() : id.dump(), result).second);
-    }
-    return all;
+    return run(command, ranks);
   }
 
   void write_rows(int count) const {
@@ -74,8 +33,6 @@ class GenerateProgram : public testing::Test {
     }
     test::write_file(directory_ / "rows.jsonl", rows);
   }
-
-  test::TemporaryDirectory directory_;
 };
 
 TEST_F(GenerateProgram, WhatIsGeneratedDoesNotDependOnRanksOrCompany) {

@@ -5,57 +5,14 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/model/config.h"
-#include "launch/generation/line_reader.h"
-#include "tests/support/run_program.h"
+#include "tests/launch/byte_model_program.h"
 
 namespace strata {
 namespace {
 
 using nlohmann::json;
 
-class ScoreProgram : public testing::Test {
- protected:
-  void SetUp() override {
-    ModelConfig config = preset("llama-26m");
-    config.vocab_size = 300;
-    config.hidden = 32;
-    config.layers = 2;
-    config.heads = 4;
-    config.kv_heads = 2;
-    config.head_size = 8;
-    config.intermediate = 64;
-    config.max_positions = 64;
-    test::write_file(directory_ / "shape.json", to_json(config));
-    const auto made = run({"init", "--config", path("shape.json"), "--out", path("model")});
-    ASSERT_EQ(made.exit_code, 0) << made.errors;
-  }
-
-  std::string path(const char* name) const { return (directory_ / name).string(); }
-
-  test::ProgramResult run(const std::vector<std::string>& arguments, int ranks = 1) const {
-    std::vector<std::string> command;
-    if (ranks > 1) {
-      command = {STRATA_MPIEXEC, "--allow-run-as-root", "--oversubscribe", "-n",
-                 std::to_string(ranks)};
-    }
-    command.emplace_back(STRATA_PROGRAM);
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return test::run_program(command);
-  }
-
-  std::map<std::string, json> results(const char* name) const {
-    std::map<std::string, json> all;
-    LineReader lines(directory_ / name);
-    while (const auto line = lines.next()) {
-      const json result = json::parse(*line);
-      EXPECT_TRUE(all.emplace(result["id"].dump(), result).second);
-    }
-    return all;
-  }
-
-  test::TemporaryDirectory directory_;
-};
+class ScoreProgram : public test::ByteModelProgram {};
 
 TEST_F(ScoreProgram, ScoresTheSameOnAnyNumberOfRanks) {
   std::string rows;
@@ -78,9 +35,9 @@ TEST_F(ScoreProgram, ScoresTheSameOnAnyNumberOfRanks) {
   };
   const auto one = score("one", 1);
   ASSERT_EQ(one.size(), 9u);
-  EXPECT_EQ(one.at("\"answer\"")["tokens"], 4) << "the space belongs to it";
-  EXPECT_EQ(one.at("6")["tokens"], 241) << "in pieces of 64 tokens";
-  EXPECT_TRUE(one.at("\"nothing\"").contains("error"));
+  EXPECT_EQ(one.at("answer")["tokens"], 4) << "the space belongs to it";
+  EXPECT_EQ(one.at("6")["tokens"], 241) << "in pieces of 128 tokens";
+  EXPECT_TRUE(one.at("nothing").contains("error"));
   const auto two = score("two", 2);
   ASSERT_EQ(two.size(), one.size());
   for (const auto& [id, result] : one) {
@@ -103,12 +60,8 @@ TEST_F(ScoreProgram, ChatsTurnByTurn) {
   test::write_file(directory_ / "turns", "Hello\n\n/reset\nHello\nMore\n");
   const auto said = [&](int ranks) {
     std::vector<std::string> command = {"sh", "-c", "exec \"$@\" < \"$0\"", path("turns")};
-    if (ranks > 1) {
-      for (const char* word : {STRATA_MPIEXEC, "--allow-run-as-root", "--oversubscribe", "-n"}) {
-        command.emplace_back(word);
-      }
-      command.push_back(std::to_string(ranks));
-    }
+    const std::vector<std::string> start = launcher(ranks);
+    command.insert(command.end(), start.begin(), start.end());
     for (const char* word :
          {STRATA_PROGRAM, "chat", "--compute", "fp32", "--dram", "1GiB", "--greedy",
           "--max_new_tokens", "5", "--chat_template", "plain", "--model"}) {
