@@ -1,7 +1,6 @@
 #include "core/cpu/row_product.h"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <functional>
 
@@ -60,7 +59,6 @@ class RowProductContract : public testing::TestWithParam<Pairing> {
 };
 
 TEST_P(RowProductContract, MultipliesAndAddsTheBias) {
-  omp_set_num_threads(2);
   for (const std::int64_t in : lengths()) {
     for (const std::int64_t out : {1, 7, 16, 37}) {
       const Weights w(GetParam().weights, out, in);
@@ -116,7 +114,7 @@ void expect_rows_alone(const std::function<void(ConstTensorView, TensorView)>& m
 TEST_P(RowProductContract, RowsDoNotDependOnTheirNumber) {
   const std::int64_t in = is_quantized(GetParam().weights) ? 2048 : 2051, out = 43;
   const Weights w(GetParam().weights, out, in);
-  const auto device = make_cpu_device(2, true);
+  const auto device = make_cpu_device(0, true);
   const auto stream = device->make_stream();
   expect_rows_alone(
       [&](ConstTensorView x, TensorView y) { device->ops().linear(x, w.view(), {}, y, *stream); },
@@ -172,7 +170,7 @@ TEST(RowProduct, KeepsWhatIsNotFiniteAndSmallHalves) {
 }
 
 TEST(QuantizedOps, LinearAndEmbeddingTakeRowsOfGroups) {
-  const auto device = make_cpu_device(2);
+  const auto device = make_cpu_device();
   const auto stream = device->make_stream();
   for (const Dtype dtype : {Dtype::kQ8, Dtype::kQ4}) {
     const Weights table(dtype, 9, 192);
