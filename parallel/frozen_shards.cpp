@@ -6,6 +6,7 @@
 
 #include "core/group_quantization.h"
 #include "core/units.h"
+#include "parallel/overlap.h"
 #include "parallel/rounding.h"
 
 namespace strata {
@@ -14,17 +15,9 @@ namespace {
 /// Elements that are converted at once while a shard is filled.
 constexpr std::int64_t kPiece = 1 << 20;
 
-/// Elements that a parameter takes up in a rank's shard.
-struct Owned {
-  std::int64_t in_parameter = 0;
-  std::int64_t in_shard = 0;
-  std::int64_t numel = 0;
-};
-Owned owned(const BlockPartition& part, int rank, const Placement& placement) {
-  const std::int64_t first = rank * part.shard_numel();
-  const std::int64_t from = std::max(first, placement.offset);
-  const std::int64_t to = std::min(first + part.shard_numel(), placement.offset + placement.numel);
-  return {from - placement.offset, from - first, std::max<std::int64_t>(0, to - from)};
+/// What a rank's shard holds of a parameter.
+Overlap owned(const BlockPartition& part, int rank, const Placement& placement) {
+  return overlap(rank * part.shard_numel(), part.shard_numel(), placement);
 }
 
 /// The bytes of a quantised parameter that take up these elements.
@@ -46,12 +39,12 @@ bool fits(const StoredParameter& stored, const Placement& placement) {
 }
 
 /// What of the model's file a rank reads of a parameter.
-ByteRange file_bytes(const Placement& placement, const Owned& own, Dtype stored, Dtype compute) {
+ByteRange file_bytes(const Placement& placement, const Overlap& own, Dtype stored, Dtype compute) {
   if (placement.quantized) {
-    return quantized_bytes(placement, own.in_parameter, own.numel, compute);
+    return quantized_bytes(placement, own.in_range, own.numel, compute);
   }
   const std::size_t width = size_bytes(stored);
-  return {static_cast<std::uint64_t>(own.in_parameter) * width,
+  return {static_cast<std::uint64_t>(own.in_range) * width,
           static_cast<std::uint64_t>(own.numel) * width};
 }
 
@@ -83,7 +76,7 @@ std::vector<std::optional<std::uint64_t>> FrozenShards::in_files(const Partition
         bytes.reset();
         break;
       }
-      const Owned own = owned(partition.part(p), rank, placement);
+      const Overlap own = owned(partition.part(p), rank, placement);
       if (own.numel > 0) *bytes += file_bytes(placement, own, stored->dtype, compute).bytes;
     }
     result.push_back(bytes);
@@ -92,14 +85,14 @@ std::vector<std::optional<std::uint64_t>> FrozenShards::in_files(const Partition
 }
 
 FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
-                           const GenerationPlan& plan, const Sources& sources, IoEngine* engine,
+                           const GenerationPlan& plan, const Sources& sources, IoEngine& engine,
                            std::unique_ptr<SwapSpace> swap, std::span<std::byte> pool)
     : partition_(partition),
       rank_(rank),
       compute_(compute),
       parts_(plan.homes.size()),
       swap_(std::move(swap)),
-      files_(engine != nullptr ? std::make_unique<FileReader>(*engine, pool) : nullptr),
+      files_(engine, pool),
       load_(make_host_stream("load")),
       finish_(make_host_stream("swap wait")),
       submit_(make_host_stream("swap read")) {
@@ -116,7 +109,7 @@ FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
       own.offset = offset;
       offset += round_up(bytes, kIoAlignment);
     }
-    if (own.home == WeightHome::kFile || (files_ && located[static_cast<std::size_t>(p)])) {
+    if (own.home == WeightHome::kFile || located[static_cast<std::size_t>(p)]) {
       find(p, sources.locator);
     }
   }
@@ -135,16 +128,17 @@ FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
 
 void FrozenShards::find(int index, const ParameterLocator& locator) {
   for (const Placement& placement : partition_.part(index).placements()) {
-    const Owned own = owned(partition_.part(index), rank_, placement);
+    const Overlap own = owned(partition_.part(index), rank_, placement);
     if (own.numel == 0) continue;
     const StoredParameter stored = locator(placement.parameter).value();
     const ByteRange bytes = file_bytes(placement, own, stored.dtype, compute_);
-    FileReader::Range range{.file = files_->open(stored.path),
+    FileReader::Range range{.file = files_.open(stored.path),
                             .offset = stored.offset + bytes.begin,
                             .bytes = bytes.bytes,
                             .take = {}};
     parts_[static_cast<std::size_t>(index)].stretches.push_back(
-        {std::move(range), placement.quantized ? compute_ : stored.dtype, own.in_shard, own.numel});
+        {std::move(range), placement.quantized ? compute_ : stored.dtype, own.in_stretch,
+         own.numel});
   }
 }
 
@@ -165,19 +159,17 @@ void FrozenShards::fill(int index, const ParameterSource& values) {
     const TensorView target = copies ? TensorView(piece.data(), compute_, {numel})
                                      : resident_weights(index).flat(begin, numel);
     for (const Placement& placement : block.placements()) {
-      const std::int64_t from = std::max(first + begin, placement.offset);
-      const std::int64_t to = std::min(first + begin + numel, placement.offset + placement.numel);
-      if (from >= to) continue;
-      const TensorView wanted = target.flat(from - first - begin, to - from);
+      const Overlap found = overlap(first + begin, numel, placement);
+      if (found.numel == 0) continue;
+      const TensorView wanted = target.flat(found.in_stretch, found.numel);
       if (placement.quantized) {
-        fill_quantized(placement,
-                       quantized_bytes(placement, from - placement.offset, to - from, compute_),
+        fill_quantized(placement, quantized_bytes(placement, found.in_range, found.numel, compute_),
                        values, static_cast<std::byte*>(wanted.data()));
         continue;
       }
-      read.resize(static_cast<std::size_t>(to - from));
-      values(placement.parameter, from - placement.offset, read);
-      round_to({read.data(), Dtype::kF32, {to - from}}, wanted);
+      read.resize(static_cast<std::size_t>(found.numel));
+      values(placement.parameter, found.in_range, read);
+      round_to({read.data(), Dtype::kF32, {found.numel}}, wanted);
     }
     if (!copies) continue;
     const std::size_t bytes = round_up(target.bytes(), kIoAlignment);
@@ -230,7 +222,7 @@ Event FrozenShards::read_files(const Part& part, TensorView weights, std::vector
                            static_cast<std::int64_t>(bytes.size() / width)));
     };
   }
-  return files_->read(std::move(ranges), std::move(free));
+  return files_.read(std::move(ranges), std::move(free));
 }
 
 Event FrozenShards::read_swap(const Part& part, TensorView weights, std::vector<Event> free) {

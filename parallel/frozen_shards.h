@@ -29,10 +29,10 @@ class FrozenShards final : public ShardSource {
                                                             const ParameterLocator& locator);
 
   /// Fills what is in memory and on swap; blocks until that is done.
-  /// @param engine, swap, pool for what does not stay (FileReader); null and empty where all does
+  /// @param engine,pool of the FileReader. @param swap for copies; null where there are none
   /// @throws IoError, and what `values` throws
   FrozenShards(const Partition& partition, int rank, Dtype compute, const GenerationPlan& plan,
-               const Sources& sources, IoEngine* engine, std::unique_ptr<SwapSpace> swap,
+               const Sources& sources, IoEngine& engine, std::unique_ptr<SwapSpace> swap,
                std::span<std::byte> pool);
 
   bool weights_stay(int part) const override;
@@ -65,7 +65,7 @@ class FrozenShards final : public ShardSource {
   Dtype compute_;
   std::vector<Part> parts_;
   std::unique_ptr<SwapSpace> swap_;
-  std::unique_ptr<FileReader> files_;
+  FileReader files_;
   std::unique_ptr<Stream> load_;    // copies what is in memory
   std::unique_ptr<Stream> finish_;  // waits for reads from swap
   std::unique_ptr<Stream> submit_;  // submits them, and to finish_

@@ -5,6 +5,7 @@
 #include <exception>
 #include <utility>
 
+#include "parallel/agreement.h"
 #include "parallel/frozen_shards.h"
 #include "parallel/parameter_streamer.h"
 #include "parallel/visit_parameters.h"
@@ -121,7 +122,7 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       kv_memory(allocate_host(memory.kv)),
       workspace(given.device.allocate(memory.workspace)),
       engine(wanted.make_engine(wanted.io)),
-      weights(partition, shards.rank(), wanted.compute, memory, {source, locator}, engine.get(),
+      weights(partition, shards.rank(), wanted.compute, memory, {source, locator}, *engine,
               make_swap(), {file_pool.data(), file_pool.bytes()}),
       compute(given.device.make_stream()),
       streamer(streamer_options(), given.device, shards, partition, plan, weights,
@@ -166,12 +167,7 @@ std::unique_ptr<SwapSpace> Generator::State::make_swap() {
 void Generator::State::agree_on_plan() {
   const std::array<std::uint64_t, 3> facts{plan.hash(), static_cast<std::uint64_t>(options.compute),
                                            static_cast<std::uint64_t>(options.weights)};
-  const std::span<const std::byte> own = std::as_bytes(std::span(facts));
-  for (const std::vector<std::byte>& other : context.communicator.gather_bytes(own)) {
-    if (!std::ranges::equal(other, own)) {
-      throw UsageError("the ranks were started with different models or options");
-    }
-  }
+  expect_agreement(context.communicator, facts);
 }
 
 void Generator::State::check(const PassRows& rows) const {

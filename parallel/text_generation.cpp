@@ -85,7 +85,7 @@ struct TextGeneration::State {
   bool place(Text& text);
   bool grow(Text& text, std::int64_t tokens);
   bool free_pages(const Text& wants, std::int64_t tokens);
-  void preempt(std::size_t index);
+  void preempt_youngest();
   PassRows plan_pass(std::vector<Picked>& picked);
   void take(const Picked& picked, std::span<float> logits);
   void choose(Text& text, std::span<float> logits);
@@ -182,9 +182,9 @@ bool TextGeneration::State::grow(Text& text, std::int64_t tokens) {
   return free_pages(text, tokens) && cache().grow(text.id, tokens);
 }
 
-void TextGeneration::State::preempt(std::size_t index) {
-  std::unique_ptr<Text> text = std::move(running[index]);
-  running.erase(running.begin() + static_cast<std::ptrdiff_t>(index));
+void TextGeneration::State::preempt_youngest() {
+  std::unique_ptr<Text> text = std::move(running.back());
+  running.pop_back();
   prefixes.remove(text->id);
   cache().remove(std::exchange(text->id, -1));
   text->computed = 0;
@@ -204,7 +204,7 @@ PassRows TextGeneration::State::plan_pass(std::vector<Picked>& picked) {
       text.rows = std::min(text.missing(), left);
       while (!grow(text, text.computed + text.rows)) {
         const bool last = i + 1 == running.size();
-        preempt(running.size() - 1);
+        preempt_youngest();
         if (last) break;  // it was its own turn
       }
       if (i < running.size()) left -= running[i]->rows;

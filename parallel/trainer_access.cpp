@@ -5,25 +5,12 @@
 #include <cstring>
 
 #include "core/model/initial_values.h"
+#include "parallel/overlap.h"
 #include "parallel/shard_stretch.h"
 #include "parallel/trainer_state.h"
 
 namespace strata {
 namespace {
-
-/// The part of flat elements [first, last) that lies in a stretch of a shard, as (offset into the
-/// stretch, offset into the range, count).
-struct Overlap {
-  std::int64_t in_stretch = 0;
-  std::int64_t in_range = 0;
-  std::int64_t numel = 0;
-};
-Overlap overlap(std::int64_t flat_begin, std::int64_t stretch, std::int64_t first,
-                std::int64_t last) {
-  const std::int64_t from = std::max(flat_begin, first);
-  const std::int64_t to = std::min(flat_begin + stretch, last);
-  return {from - flat_begin, from - first, std::max<std::int64_t>(0, to - from)};
-}
 
 /// @throws UsageError if fp16 products would see an infinity in place of one of the values
 void expect_f16_range(Parameter parameter, std::span<const float> values) {
@@ -53,8 +40,7 @@ void Trainer::fill(const ParameterSource& source) {
       const std::int64_t flat = state.shards.rank() * part.shard_numel() + begin;
       values.start(begin, numel);
       for (const Placement& placement : part.placements()) {
-        const Overlap own =
-            overlap(flat, numel, placement.offset, placement.offset + placement.numel);
+        const Overlap own = overlap(flat, numel, placement);
         if (own.numel == 0) continue;
         const std::span<float> piece = values.values().subspan(
             static_cast<std::size_t>(own.in_stretch), static_cast<std::size_t>(own.numel));

@@ -9,6 +9,7 @@
 
 #include "core/random.h"
 #include "core/units.h"
+#include "parallel/agreement.h"
 #include "parallel/replicated_communicator.h"
 #include "parallel/trainer_visit.h"
 
@@ -206,12 +207,7 @@ void Trainer::State::agree_on_plan() {
   const std::array<std::uint64_t, 3> facts{plan.hash(),
                                            static_cast<std::uint64_t>(options.placement.compute),
                                            static_cast<std::uint64_t>(options.placement.stage)};
-  const std::span<const std::byte> own = std::as_bytes(std::span(facts));
-  for (const std::vector<std::byte>& other : context.communicator.gather_bytes(own)) {
-    if (!std::ranges::equal(other, own)) {
-      throw UsageError("the ranks were started with different models or options");
-    }
-  }
+  expect_agreement(context.communicator, facts);
 }
 
 void Trainer::State::load_batch(const Batch& input) {
