@@ -95,10 +95,12 @@ void choose_cores(const RateInputs& inputs, KnownRates& rates) {
                             .keep(rates);
   rates.step.memory = memory / node;
   constexpr double kBytesOfAnUpdate = 26;  // `exact` sections and a bf16 gradient, each way
-  rates.step.update = RateChoice("updates of a rank", true, "strata bench adamw")
-                          .from(Kind::kMeasured, kBytesOfAnUpdate * machine.updates / node)
-                          .from(Kind::kDerived, memory / node)
-                          .keep(rates);
+  if (inputs.updates) {
+    rates.step.update = RateChoice("updates of a rank", true, "strata bench adamw")
+                            .from(Kind::kMeasured, kBytesOfAnUpdate * machine.updates / node)
+                            .from(Kind::kDerived, memory / node)
+                            .keep(rates);
+  }
   if (inputs.ranks == 1) return;
   const std::string bench = "mpirun -n 2 strata bench collectives";
   const bool one_node = inputs.ranks <= inputs.ranks_per_node;

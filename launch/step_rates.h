@@ -45,7 +45,8 @@ struct RateInputs {
   Dtype compute = Dtype::kBf16;
   int ranks = 1;
   int ranks_per_node = 1;
-  bool swaps = true;  ///< whether the drive's rates matter
+  bool swaps = true;    ///< whether the drive's rates matter
+  bool updates = true;  ///< whether that of updates does
 };
 
 /// Rates of one rank among those of its node, from flags, then the saved profiles, then what

@@ -39,11 +39,7 @@ class Chat {
         template_(read_chat_template(options.model, tokenizer_, options.chat_template)),
         prompts_(tokenizer_, [this] { return template_; }) {
     source_.freeze_all();
-    GenerationConfig config = read_generation_config(options.model, tokenizer_);
-    for (const std::string& warning : config.warnings) log_.warn(warning);
-    RequestOverrides overrides = options.overrides;
-    overrides.stop_ids = parse_stop_ids(options.stop_ids, tokenizer_);
-    settings_ = overridden(std::move(config.settings), overrides);
+    settings_ = choose_settings(options, tokenizer_, log_);
   }
 
   int run() {
@@ -105,8 +101,7 @@ class Chat {
          .show =
              [&said](const std::string& piece) {
                said += piece;
-               std::fwrite(piece.data(), 1, piece.size(), stdout);
-               std::fflush(stdout);
+               show_piece(piece);
              }},
         [&]() -> std::optional<NumberedRow> {
           if (!std::exchange(asked, false)) return std::nullopt;

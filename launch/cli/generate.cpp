@@ -58,7 +58,7 @@ class Generation {
             },
             options.parse_special) {
     source_.freeze_all();
-    choose_settings();
+    settle();
     open_results();
   }
 
@@ -93,12 +93,8 @@ class Generation {
     return options_.max_length > 0 ? std::min(options_.max_length, positions) : positions;
   }
 
-  void choose_settings() {
-    GenerationConfig config = read_generation_config(options_.model, tokenizer_);
-    for (const std::string& warning : config.warnings) log_.warn(warning);
-    RequestOverrides overrides = options_.overrides;
-    overrides.stop_ids = parse_stop_ids(options_.stop_ids, tokenizer_);
-    settings_ = overridden(std::move(config.settings), overrides);
+  void settle() {
+    settings_ = choose_settings(options_, tokenizer_, log_);
     if (options_.max_length > source_.config().max_positions) {
       throw UsageError(fmt::format("--max_length: {} is more than the model's {} positions",
                                    options_.max_length, source_.config().max_positions));
@@ -223,10 +219,7 @@ class Generation {
     const RowFeed::Rows rows_left = rows();
     RowFeed::Options feed_options{.settings = settings_, .most_tokens = most_tokens()};
     if (shows()) {
-      feed_options.show = [](const std::string& piece) {
-        std::fwrite(piece.data(), 1, piece.size(), stdout);
-        std::fflush(stdout);
-      };
+      feed_options.show = show_piece;
     }
     bool stopped = false;
     std::exception_ptr mistake;  // in a row of standard input: what is in flight is served first

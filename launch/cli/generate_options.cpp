@@ -181,6 +181,15 @@ void check(GenerateOptions& options) {
   }
 }
 
+GenerationSettings choose_settings(const GenerateOptions& options, const Tokenizer& tokenizer,
+                                   Log& log) {
+  GenerationConfig config = read_generation_config(options.model, tokenizer);
+  for (const std::string& warning : config.warnings) log.warn(warning);
+  RequestOverrides overrides = options.overrides;
+  overrides.stop_ids = parse_stop_ids(options.stop_ids, tokenizer);
+  return overridden(std::move(config.settings), overrides);
+}
+
 std::vector<std::int32_t> parse_stop_ids(const std::vector<std::string>& texts,
                                          const Tokenizer& tokenizer) {
   std::vector<std::int32_t> ids;

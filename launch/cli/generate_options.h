@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/log.h"
 #include "core/text/tokenizer.h"
 #include "launch/cli/generator_setup.h"
 #include "launch/cli/placement_options.h"
+#include "launch/generation/generation_config.h"
 #include "launch/generation/request_rows.h"
 
 namespace CLI {
@@ -60,6 +62,11 @@ void add_chat_flags(CLI::App& app, GenerateOptions& options);
 void check_settings(GenerateOptions& options);
 /// The same of all flags of `strata generate`.
 void check(GenerateOptions& options);
+
+/// How texts are continued: what the model's files say, warned of where it is not honoured, with
+/// the flags over it. @throws UsageError as parse_stop_ids(), FormatError naming file and key
+GenerationSettings choose_settings(const GenerateOptions& options, const Tokenizer& tokenizer,
+                                   Log& log);
 
 /// The ids of --stop_ids. @throws UsageError for a token that there is not
 std::vector<std::int32_t> parse_stop_ids(const std::vector<std::string>& texts,

@@ -13,19 +13,14 @@
 #include "launch/cli/flags.h"
 #include "launch/cli/placement.h"
 #include "launch/core_binding.h"
+#include "launch/generation/weight_names.h"
 #include "parallel/generator.h"
 
 namespace strata::cli {
 namespace {
 
-struct NamedWeights {
-  const char* name;
-  Dtype dtype;
-};
-constexpr NamedWeights kQuantized[] = {{"int8", Dtype::kQ8}, {"int4", Dtype::kQ4}};
-
 std::string name_of(Dtype weights) {
-  for (const NamedWeights& named : kQuantized) {
+  for (const WeightName& named : kQuantizedWeights) {
     if (named.dtype == weights) return named.name;
   }
   return std::string(name(weights));
@@ -76,7 +71,7 @@ class Setup {
         plan(options_, is_quantized(options_.weights) ? kept_as(storage) : model_.locator());
     std::vector<OtherWeights> others;
     if (own.streamed > 0 && !is_quantized(options_.weights)) {
-      for (const NamedWeights& named : kQuantized) {
+      for (const WeightName& named : kQuantizedWeights) {
         GeneratorOptions other = options_;
         other.weights = named.dtype;
         others.push_back({named.name, plan(other, kept_as({other.compute, other.weights}))});
@@ -93,6 +88,7 @@ class Setup {
     inputs.ranks = context_.communicator.size();
     inputs.ranks_per_node = local_rank().size;
     inputs.swaps = own.streamed > 0;
+    inputs.updates = false;
     const std::uint64_t token =
         kv_shape(model_.model(), options_.compute).page_bytes() / kPageTokens;
     for (const std::string& warning : warnings_) context_.log.warn(warning);
@@ -139,7 +135,7 @@ void add_kept_flags(CLI::App& app, KeptOptions& options) {
   add_size(app, "--kv_memory", options.kv_memory,
            "memory of a rank for keys and values; default what --dram has room for");
   std::vector<std::pair<std::string, Dtype>> weights{{"bf16", Dtype::kBf16}};
-  for (const NamedWeights& named : kQuantized) weights.emplace_back(named.name, named.dtype);
+  for (const WeightName& named : kQuantizedWeights) weights.emplace_back(named.name, named.dtype);
   add_choice<Dtype>(app, "--weights", options.weights, weights,
                     "what matrices are kept as; bf16: as --compute says. int8 and int4 are made "
                     "once and kept in --cache");

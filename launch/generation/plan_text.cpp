@@ -19,6 +19,10 @@ struct DecodePass {
   PassTime time;
 };
 
+std::string texts_of(std::int64_t count) {
+  return fmt::format("{} {}", count, count == 1 ? "text" : "texts");
+}
+
 std::string bound_by(GenerationBound bound) {
   switch (bound) {
     case GenerationBound::kStream:
@@ -91,14 +95,14 @@ std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
   if (plan.streamed > 0) lanes += fmt::format(", drive {}", format_seconds(pass.time.stream));
   const double all = static_cast<double>(ranks);
   lines.push_back(fmt::format(
-      "a pass with a token for each of {} texts: at least {} ({}), bound by {}: {:.3g} tokens/s",
-      pass.shape.batch * ranks, format_seconds(pass.time.seconds()), lanes,
+      "a pass with a token for each of {}: at least {} ({}), bound by {}: {:.3g} tokens/s",
+      texts_of(pass.shape.batch * ranks), format_seconds(pass.time.seconds()), lanes,
       bound_by(pass.time.bound()),
       all * static_cast<double>(pass.shape.batch) / pass.time.seconds()));
   if (work.texts > 0) {
     const double rate = all * mixed_tokens_per_second(pass.cost, pass.rates, pass.shape);
-    lines.push_back(fmt::format("{} texts, {} tokens of prompt and up to {} new ones: about {}",
-                                work.texts, work.prompt_tokens, work.new_tokens,
+    lines.push_back(fmt::format("{}, {} tokens of prompt and up to {} new ones: about {}",
+                                texts_of(work.texts), work.prompt_tokens, work.new_tokens,
                                 format_seconds(static_cast<double>(work.new_tokens) / rate)));
   }
   for (const OtherWeights& other : others) {
@@ -109,8 +113,8 @@ std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
   }
   std::vector<std::string> remedies;
   for (const RateOrigin& origin : rates.origins) {
-    const bool known = origin.remedy.empty() ||
-                       std::ranges::find(remedies, origin.remedy) != remedies.end();
+    const bool known =
+        origin.remedy.empty() || std::ranges::find(remedies, origin.remedy) != remedies.end();
     if (!known) remedies.push_back(origin.remedy);
   }
   if (!remedies.empty()) {

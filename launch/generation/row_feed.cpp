@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -77,6 +78,11 @@ void RowFeed::finish(const NumberedRow& row, const ResultRow& result) {
     last_error_ = fmt::format("{}: {}", row.where, result.error);
   }
   lines_ += result_line(row, result, tokenizer_);
+}
+
+void show_piece(const std::string& piece) {
+  std::fwrite(piece.data(), 1, piece.size(), stdout);
+  std::fflush(stdout);
 }
 
 std::optional<GenerationRequest> RowFeed::next() {

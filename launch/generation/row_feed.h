@@ -47,6 +47,9 @@ struct FeedProgress {
   std::int64_t tokens = 0;  ///< generated
 };
 
+/// RowFeed::Options::show for people: to standard output, at once.
+void show_piece(const std::string& piece);
+
 /// Turns rows into requests for TextGeneration and what becomes of them into results on rank 0.
 class RowFeed {
  public:

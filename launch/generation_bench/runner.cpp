@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
+#include "launch/generation/weight_names.h"
 #include "launch/generation_bench/throttled_engine.h"
 #include "parallel/generator.h"
 #include "parallel/text_generation.h"
@@ -215,16 +216,18 @@ void measure_cells(const Context& context, const PretrainedModel& model,
 }  // namespace
 
 WeightStorage storage_of(const std::string& weights, const std::string& kv) {
-  static const std::map<std::string, WeightStorage> known{{"bf16", {Dtype::kBf16, Dtype::kBf16}},
-                                                          {"fp32", {Dtype::kF32, Dtype::kF32}},
-                                                          {"int8", {Dtype::kBf16, Dtype::kQ8}},
-                                                          {"int4", {Dtype::kBf16, Dtype::kQ4}}};
-  const auto found = known.find(weights);
-  if (found == known.end()) {
+  std::optional<WeightStorage> found;
+  for (const Dtype dtype : {Dtype::kBf16, Dtype::kF32}) {
+    if (weights == name(dtype)) found = WeightStorage{dtype, dtype};
+  }
+  for (const WeightName& quantized : kQuantizedWeights) {
+    if (weights == quantized.name) found = WeightStorage{Dtype::kBf16, quantized.dtype};
+  }
+  if (!found) {
     throw UsageError(
         fmt::format("--weights: \"{}\" is not one of bf16, fp32, int8, int4", weights));
   }
-  const WeightStorage& storage = found->second;
+  const WeightStorage& storage = *found;
   if (kv != name(storage.compute)) {
     throw UsageError(
         fmt::format("--kv: with weights in {} keys and values are kept in {}, not in {}", weights,
