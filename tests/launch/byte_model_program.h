@@ -8,8 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/model/config.h"
 #include "launch/generation/line_reader.h"
+#include "tests/launch/byte_model_config.h"
 #include "tests/support/run_program.h"
 
 namespace strata::test {
@@ -18,15 +18,8 @@ namespace strata::test {
 class ByteModelProgram : public testing::Test {
  protected:
   void SetUp() override {
-    ModelConfig config = preset("llama-26m");
+    ModelConfig config = byte_model_config(128);
     config.vocab_size = 300;  // the tokenizer has 257
-    config.hidden = 32;
-    config.layers = 2;
-    config.heads = 4;
-    config.kv_heads = 2;
-    config.head_size = 8;
-    config.intermediate = 64;
-    config.max_positions = 128;
     write_file(directory_ / "shape.json", to_json(config));
     const ProgramResult made =
         run({"init", "--config", path("shape.json"), "--out", path("model")});

@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/model/config.h"
+#include "tests/launch/byte_model_config.h"
 #include "tests/support/run_program.h"
 
 namespace strata::test {
@@ -21,15 +21,7 @@ class TrainProgram : public testing::Test {
  protected:
   void SetUp() override {
     setenv("XDG_CACHE_HOME", path("cache").c_str(), 1);
-    ModelConfig config = preset("llama-26m");
-    config.hidden = 32;
-    config.layers = 2;
-    config.heads = 4;
-    config.kv_heads = 2;
-    config.head_size = 8;
-    config.intermediate = 64;
-    config.max_positions = 64;
-    write_file(directory_ / "shape.json", to_json(config));
+    write_file(directory_ / "shape.json", to_json(byte_model_config(64)));
     const ProgramResult made = run_program(
         {STRATA_PROGRAM, "init", "--config", path("shape.json"), "--out", path("model")});
     ASSERT_EQ(made.exit_code, 0) << made.errors;

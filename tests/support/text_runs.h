@@ -1,0 +1,102 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "parallel/text_generation.h"
+#include "tests/support/golden_model.h"
+#include "tests/support/run_on_threads.h"
+
+namespace strata::test {
+
+using Ids = std::vector<std::int32_t>;
+
+inline PretrainedModel frozen_model(const std::string& name) {
+  PretrainedModel model = load_pretrained(golden_directory(name));
+  model.freeze_all();
+  return model;
+}
+
+inline GeneratorOptions tiny_generator() {
+  GeneratorOptions options;
+  options.compute = Dtype::kF32;
+  options.sequences = 4;
+  options.sequence_tokens = 128;
+  return options;
+}
+
+struct Outcome {
+  std::vector<GenerationResult> results;  // by request
+  GenerationProgress progress;            // of rank 0
+  GenerationPlan plan;                    // of rank 0
+  std::uint64_t bytes_read = 0;           // of rank 0
+  std::vector<float> logits;              // of rank 0: of the tokens that were chosen
+};
+
+/// Continues prompts greedily; prompt i on rank i modulo `ranks`.
+inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& options,
+                        const std::vector<GenerationRequest>& requests, int ranks = 1,
+                        const ParameterSource* values = nullptr) {
+  Outcome run;
+  run.results.resize(requests.size());
+  std::mutex mutex;
+  run_on_threads(ranks, [&](Communicator& communicator) {
+    const std::unique_ptr<Device> device = make_cpu_device(1);
+    Log log(1);
+    const Context context{*device, communicator, log};
+    const ParameterSource& source = values != nullptr ? *values : model.source();
+    Generator generator(context, model.model(), options, source,
+                        values != nullptr ? ParameterLocator() : model.locator());
+    TextGeneration texts(context, generator, {.max_sequences = options.sequences});
+    auto next = static_cast<std::size_t>(communicator.rank());
+    GenerationProgress progress;
+    texts.run(
+        [&]() -> std::optional<GenerationRequest> {
+          if (next >= requests.size()) return std::nullopt;
+          GenerationRequest request = requests[next];
+          request.on_finish = [&, index = next](GenerationResult result) {
+            const std::lock_guard lock(mutex);
+            run.results[index] = std::move(result);
+          };
+          next += static_cast<std::size_t>(ranks);
+          return request;
+        },
+        [&](const GenerationProgress& now) { progress = now; });
+    if (communicator.rank() != 0) return;
+    run.progress = progress;
+    run.plan = generator.plan();
+    run.bytes_read = generator.bytes_read();
+  });
+  return run;
+}
+
+inline GenerationRequest greedy(Ids prompt, std::int64_t count) {
+  GenerationRequest request;
+  request.prompt = std::move(prompt);
+  request.max_new_tokens = count;
+  request.sampling.log_probability = true;
+  return request;
+}
+
+inline Ids text(std::size_t length, std::int32_t first) {
+  Ids ids;
+  for (std::size_t i = 0; i < length; ++i) {
+    ids.push_back(
+        static_cast<std::int32_t>((static_cast<std::size_t>(first) + 7 * i + i * i) % 97));
+  }
+  return ids;
+}
+
+inline void expect_same(const std::vector<GenerationResult>& got,
+                        const std::vector<GenerationResult>& want) {
+  ASSERT_EQ(got.size(), want.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    EXPECT_EQ(got[i].ids, want[i].ids) << "text " << i;
+    EXPECT_EQ(got[i].log_probabilities, want[i].log_probabilities) << "to the bit, text " << i;
+  }
+}
+
+}  // namespace strata::test
