@@ -21,9 +21,10 @@ namespace strata {
 /// taken as far as the pool allows. read() never waits; it is called by one thread.
 class FileReader {
  public:
-  /// Bytes that are read at once: the pool holds a few of them.
+  /// Bytes that are read at once. The pool holds as many as fill an engine's queue: with 16, passes
+  /// over a model of 2.6 GB took 1.15 times as long.
   static constexpr std::size_t kPieceBytes = 1 << 20;
-  static constexpr std::size_t kPoolBytes = 16 * (kPieceBytes + 2 * kIoAlignment);
+  static constexpr std::size_t kPoolBytes = 64 * (kPieceBytes + 2 * kIoAlignment);
 
   /// @param engine borrowed, outlives the reader, whose files stay open until it goes
   /// @param pool kPoolBytes at least, aligned as MemoryPool wants it
