@@ -8,6 +8,7 @@
 #include "core/units.h"
 #include "parallel/overlap.h"
 #include "parallel/rounding.h"
+#include "parallel/stored_range.h"
 
 namespace strata {
 namespace {
@@ -31,11 +32,6 @@ ByteRange quantized_bytes(const Placement& placement, std::int64_t begin, std::i
   const std::size_t from = static_cast<std::size_t>(begin) * size_bytes(compute);
   const std::size_t to = from + static_cast<std::size_t>(numel) * size_bytes(compute);
   return {from, std::min(to, all) - from};
-}
-
-/// Whether the parameter can be read as it is kept.
-bool fits(const StoredParameter& stored, const Placement& placement) {
-  return placement.quantized ? stored.dtype == *placement.quantized : !is_quantized(stored.dtype);
 }
 
 /// What of the model's file a rank reads of a parameter.
@@ -72,7 +68,7 @@ std::vector<std::optional<std::uint64_t>> FrozenShards::in_files(const Partition
     std::optional<std::uint64_t> bytes = 0;
     for (const Placement& placement : partition.part(p).placements()) {
       const auto stored = locator ? locator(placement.parameter) : std::nullopt;
-      if (!stored || !fits(*stored, placement)) {
+      if (!stored || !is_kept_as(stored->dtype, placement.quantized.value_or(compute))) {
         bytes.reset();
         break;
       }
@@ -132,13 +128,9 @@ void FrozenShards::find(int index, const ParameterLocator& locator) {
     if (own.numel == 0) continue;
     const StoredParameter stored = locator(placement.parameter).value();
     const ByteRange bytes = file_bytes(placement, own, stored.dtype, compute_);
-    FileReader::Range range{.file = files_.open(stored.path),
-                            .offset = stored.offset + bytes.begin,
-                            .bytes = bytes.bytes,
-                            .take = {}};
     parts_[static_cast<std::size_t>(index)].stretches.push_back(
-        {std::move(range), placement.quantized ? compute_ : stored.dtype, own.in_stretch,
-         own.numel});
+        {files_.open(stored.path), stored.offset + bytes.begin, bytes.bytes,
+         placement.quantized ? compute_ : stored.dtype, own.in_stretch, own.numel});
   }
 }
 
@@ -208,19 +200,9 @@ ShardSource::Submitted FrozenShards::submit(const ShardJob& job) {
 Event FrozenShards::read_files(const Part& part, TensorView weights, std::vector<Event> free) {
   std::vector<FileReader::Range> ranges;
   for (const Stretch& stretch : part.stretches) {
-    const TensorView target = weights.flat(stretch.begin, stretch.numel);
-    ranges.push_back(stretch.range);
-    ranges.back().take = [target, dtype = stretch.dtype](std::uint64_t begin,
-                                                         std::span<const std::byte> bytes) {
-      if (dtype == target.dtype()) {
-        std::memcpy(static_cast<std::byte*>(target.data()) + begin, bytes.data(), bytes.size());
-        return;
-      }
-      const std::size_t width = size_bytes(dtype);
-      round_to(bytes.data(), dtype,
-               target.flat(static_cast<std::int64_t>(begin / width),
-                           static_cast<std::int64_t>(bytes.size() / width)));
-    };
+    ranges.push_back(stored_range(stretch.file, stretch.offset, stretch.dtype,
+                                  weights.flat(stretch.begin, stretch.numel)));
+    ranges.back().bytes = stretch.bytes;
   }
   return files_.read(std::move(ranges), std::move(free));
 }

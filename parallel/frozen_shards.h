@@ -42,7 +42,9 @@ class FrozenShards final : public ShardSource {
  private:
   /// Elements of the shard that come from one place in a file.
   struct Stretch {
-    FileReader::Range range;
+    int file;
+    std::uint64_t offset;
+    std::uint64_t bytes;  // groups may end within the last element
     Dtype dtype;
     std::int64_t begin;  // into the shard
     std::int64_t numel;

@@ -23,7 +23,8 @@ std::size_t aligned(std::size_t bytes) { return round_up(bytes, MemoryPool::kAli
 
 class Planner {
  public:
-  explicit Planner(const GenerationPlanInput& input) : in_(input) {
+  explicit Planner(const GenerationPlanInput& input)
+      : in_(input), visits_(Plan::forward_only(input.model)) {
     for (int part = 0; part < in_.partition.part_count(); ++part) {
       plan_.homes.push_back(file_bytes(part) ? WeightHome::kFile : WeightHome::kSwap);
     }
@@ -81,7 +82,7 @@ class Planner {
     plan_.workspace = aligned(workspace);
     plan_.file_pool = FileReader::kPoolBytes;
     plan_.activations = aligned(row_bytes(plan_.rows));
-    plan_.batch = aligned(static_cast<std::size_t>(plan_.rows) * 2 * size_bytes(Dtype::kI32));
+    plan_.batch = aligned(static_cast<std::size_t>(plan_.rows) * 3 * size_bytes(Dtype::kI32));
     plan_.operations_per_logits =
         logits.forward_operations / static_cast<double>(plan_.logits_at_once);
     const StepShape one{.micro_batches = 1, .sequences = 1, .sequence_length = 1};
@@ -97,7 +98,7 @@ class Planner {
 
   /// Without streaming's own buffers.
   std::uint64_t fixed() const {
-    return plan_.workspace + plan_.activations + plan_.batch + plan_.file_pool;
+    return plan_.workspace + plan_.activations + plan_.batch + plan_.file_pool + plan_.embedding;
   }
   std::uint64_t budget() const {
     return in_.options.dram_bytes.value_or(std::numeric_limits<std::uint64_t>::max());
@@ -147,10 +148,10 @@ class Planner {
   /// Complete blocks of `depth` + 1 visits in a row.
   std::size_t window_bytes(int depth) const {
     std::size_t largest = 0;
-    for (int first = 0; first < in_.plan.size(); ++first) {
+    for (int first = 0; first < visits_.size(); ++first) {
       std::size_t bytes = 0;
       for (int i = 0; i <= depth; ++i) {
-        for (const int part : in_.plan.visit((first + i) % in_.plan.size()).parts) {
+        for (const int part : visits_.visit((first + i) % visits_.size()).parts) {
           bytes += aligned(whole_bytes(part));
         }
       }
@@ -159,9 +160,22 @@ class Planner {
     return largest;
   }
 
+  /// Of the first block's table, rows take less memory than the whole, unless it is a small one.
+  void consider_look_ups() {
+    if (!in_.embedding_bytes) return;
+    std::size_t gathered = 0;
+    for (const int part : visits_.visit(0).parts) gathered += aligned(whole_bytes(part));
+    const std::size_t bytes = in_.embedding_bytes(plan_.rows);
+    if (bytes >= gathered) return;
+    plan_.looks_up = true;
+    plan_.embedding = bytes;
+    visits_ = Plan::forward_only(in_.model, true);
+  }
+
   void stream() {
+    consider_look_ups();
     const std::uint64_t others = fixed();
-    int depth = std::min(std::max(in_.options.prefetch_depth, 0), in_.plan.size() - 1);
+    int depth = std::min(std::max(in_.options.prefetch_depth, 0), visits_.size() - 1);
     while (depth > 0 && others + window_bytes(depth) + least_cache() > budget()) --depth;
     plan_.prefetch_depth = depth;
     plan_.gathered = window_bytes(depth);
@@ -180,7 +194,7 @@ class Planner {
     if (!in_.options.residency) return;
     std::uint64_t left = budget() - others - plan_.gathered - plan_.kv;
     for (const int part : in_order()) {
-      if (shard_bytes(part) > left) continue;
+      if (visits_.gathers(part) == 0 || shard_bytes(part) > left) continue;
       left -= shard_bytes(part);
       keep(part);
     }
@@ -199,7 +213,7 @@ class Planner {
       return reversed;
     };
     std::ranges::stable_sort(order, [&](int a, int b) {
-      const int often = in_.plan.gathers(a), rarely = in_.plan.gathers(b);
+      const int often = visits_.gathers(a), rarely = visits_.gathers(b);
       return often != rarely ? often > rarely : spread(a) < spread(b);
     });
     return order;
@@ -207,7 +221,8 @@ class Planner {
 
   void add_up() {
     for (int part = 0; part < parts(); ++part) {
-      const auto visits = static_cast<std::uint64_t>(in_.plan.gathers(part));
+      const auto visits = static_cast<std::uint64_t>(visits_.gathers(part));
+      if (visits == 0) continue;
       plan_.weights += whole_bytes(part) * visits;
       if (stays(part)) continue;
       const bool copied = home(part) == WeightHome::kSwap;
@@ -222,6 +237,7 @@ class Planner {
   }
 
   GenerationPlanInput in_;
+  Plan visits_;
   GenerationPlan plan_;
 };
 

@@ -46,6 +46,7 @@ struct GenerationPlan {
   std::vector<WeightHome> homes;    ///< by part of the partition
   int prefetch_depth = 0;           ///< blocks read ahead
   bool weights_in_place = false;    ///< one rank computes from its resident weights where they lie
+  bool looks_up = false;            ///< the first block's table is not gathered (EmbeddingRows)
   std::int64_t rows = 0;            ///< of a pass at most
   std::int64_t rows_at_once = 0;    ///< that a block computes together
   std::int64_t logits_at_once = 0;  ///< rows that the last block computes together
@@ -53,16 +54,18 @@ struct GenerationPlan {
   std::size_t resident = 0;     ///< weights that stay
   std::size_t gathered = 0;     ///< complete blocks
   std::size_t file_pool = 0;    ///< bytes of model files on their way
+  std::size_t embedding = 0;    ///< looked-up rows, and what else the first block has
   std::size_t activations = 0;  ///< between blocks
   std::size_t batch = 0;        ///< ids and positions
   std::size_t workspace = 0;    ///< activations within a block, logits
   std::size_t kv = 0;           ///< keys and values, whole pages
   std::size_t dram() const {
-    return resident + gathered + file_pool + activations + batch + workspace + kv;
+    return resident + gathered + file_pool + embedding + activations + batch + workspace + kv;
   }
   std::uint64_t swap = 0;  ///< copies of weights
 
-  std::uint64_t streamed = 0;        ///< bytes that this rank reads from drives in a pass
+  /// Bytes that this rank reads from drives in a pass, without rows that are looked up.
+  std::uint64_t streamed = 0;
   std::uint64_t weights = 0;         ///< bytes of weights that a pass computes from
   double operations_per_row = 0;     ///< of products, without attention and logits
   double operations_per_logits = 0;  ///< of the last block, per row whose logits are wanted
@@ -72,16 +75,17 @@ struct GenerationPlan {
 struct GenerationPlanInput {
   const Model& model;
   const Partition& partition;
-  const Plan& plan;
   KvShape kv;
   /// By part: the bytes of its shard in the model's files, where it can be read from them.
   std::vector<std::optional<std::uint64_t>> in_files;
   const GeneratorOptions& options;
+  /// What EmbeddingRows takes for passes of so many rows; none: the first block is gathered.
+  std::function<std::size_t(std::int64_t rows)> embedding_bytes = {};
 };
 
 /// Buffers first, keys and values next, and with what is left the weights that save most reading
-/// per byte: those that a pass reads twice, then a set spread evenly over the blocks so that the
-/// drive always has something to do.
+/// per byte: those that a pass reads twice (where tables are not looked up), then a set spread
+/// evenly over the blocks so that the drive always has something to do.
 /// @throws UsageError with the smallest budget that works when this one does not, and when keys and
 /// values have no room for one sequence
 GenerationPlan make_generation_plan(const GenerationPlanInput& input);

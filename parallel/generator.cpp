@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "parallel/agreement.h"
+#include "parallel/embedding_rows.h"
 #include "parallel/frozen_shards.h"
 #include "parallel/parameter_streamer.h"
 #include "parallel/visit_parameters.h"
@@ -43,14 +44,21 @@ std::vector<RowRange> cut(const PassRows& pass, std::int64_t at_once) {
 
 GenerationPlan plan_generation(const Model& model, int rank, int ranks,
                                const GeneratorOptions& options, const ParameterLocator& locator) {
-  const Partition partition(model, ranks, WeightStorage{options.compute, options.weights});
+  const WeightStorage storage{options.compute, options.weights};
+  const Partition partition(model, ranks, storage);
+  std::function<std::size_t(std::int64_t)> embedding_bytes;
+  if (EmbeddingRows::possible(model.block(0), storage, locator)) {
+    embedding_bytes = [&](std::int64_t rows) {
+      return EmbeddingRows::memory_bytes(model.block(0), storage, rows);
+    };
+  }
   return make_generation_plan(
       {.model = model,
        .partition = partition,
-       .plan = Plan::forward_only(model),
        .kv = kv_shape(model, options.compute),
        .in_files = FrozenShards::in_files(partition, rank, options.compute, locator),
-       .options = options});
+       .options = options,
+       .embedding_bytes = embedding_bytes});
 }
 
 struct Generator::State {
@@ -65,9 +73,9 @@ struct Generator::State {
   LaneClock clock;
   Communicator& shards;
   Partition partition;
-  Plan plan;
   KvShape kv;
   GenerationPlan memory;
+  Plan plan;
 
   // Memory, before whatever transfers to and from it.
   Buffer gathered;
@@ -80,6 +88,8 @@ struct Generator::State {
 
   std::unique_ptr<IoEngine> engine;
   FrozenShards weights;
+  std::unique_ptr<EmbeddingRows> embedding;  // null: the first block is gathered
+  std::vector<std::int32_t> table_rows;      // what it found for the ids of the pass
   std::unique_ptr<Stream> compute;
   ParameterStreamer streamer;
   KvCache cache;
@@ -110,9 +120,9 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       clock(trace != nullptr ? *trace : no_trace),
       shards(given.communicator),
       partition(streamed, shards.size(), WeightStorage{wanted.compute, wanted.weights}),
-      plan(Plan::forward_only(streamed)),
       kv(kv_shape(streamed, wanted.compute)),
       memory(plan_generation(streamed, shards.rank(), shards.size(), wanted, locator)),
+      plan(Plan::forward_only(streamed, memory.looks_up)),
       gathered(given.device.allocate(memory.gathered)),
       file_pool(allocate_host(FileReader::kPoolBytes)),
       weight_staging(allocate_host(
@@ -130,6 +140,11 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
                clock),
       cache(kv, {kv_memory.data(), kv_memory.bytes()}) {
   for (int layer = 0; layer < kv.layers; ++layer) layers.push_back(cache.layer(layer));
+  if (memory.looks_up) {
+    embedding = std::make_unique<EmbeddingRows>(model.block(0),
+                                                WeightStorage{wanted.compute, wanted.weights},
+                                                locator, memory.rows, context.device, *engine);
+  }
   agree_on_plan();
 }
 
@@ -202,19 +217,25 @@ TensorView Generator::State::activations(std::int64_t begin, std::int64_t rows) 
 void Generator::State::pass(const PassRows& rows, const LogitsSink& sink) {
   check(rows);
   const TensorView ids = load(rows.ids, 0), positions = load(rows.positions, 1);
+  // What the first block sees of ids and weights, where its table is not gathered.
+  if (embedding) table_rows = embedding->fetch(rows.ids, *compute);
+  const TensorView looked_up = embedding ? load(table_rows, 2) : ids;
   const std::vector<RowRange> ranges = cut(rows, memory.rows_at_once);
   std::size_t layer = 0;
   for (int index = 0; index < plan.size(); ++index) {
     // Weights do not change, so what comes after this pass is read ahead, too.
     Visit& visit = streamer.acquire(index, 2 * plan.size());
-    const VisitParameters parameters(visit, partition);
+    const VisitParameters gathered_weights(visit, partition);
+    const bool looks_up = index == 0 && embedding;
+    const ParameterTable& parameters =
+        looks_up ? static_cast<const ParameterTable&>(*embedding) : gathered_weights;
     const LaneClock::Span span(clock, LaneTime::kCompute, TraceLane::kCompute, "forward", index);
     if (index + 1 == plan.size()) {
       run_logits(parameters, rows.picked, sink);
     } else {
       const PagedKv* pages = model.block(index).kv_layer() ? &layers[layer++] : nullptr;
       for (const RowRange& range : ranges) {
-        run_block(index, pages, parameters, range, ids, positions);
+        run_block(index, pages, parameters, range, looks_up ? looked_up : ids, positions);
       }
     }
     streamer.release(visit, *compute);

@@ -94,11 +94,13 @@ Plan::Plan(const Model& model, UpdateTiming timing) {
   hash_ = hash_of(model, visits_);
 }
 
-Plan Plan::forward_only(const Model& model) {
+Plan Plan::forward_only(const Model& model, bool looks_up) {
   Plan plan;
   for (int block = 0; block < model.block_count(); ++block) {
-    PlannedVisit visit{.block = block, .borrowed = borrowed_parts(model, block)};
-    visit.parts = own_parts(model, block);
+    PlannedVisit visit{.block = block,
+                       .gathers = block > 0 || !looks_up,
+                       .borrowed = borrowed_parts(model, block)};
+    if (visit.gathers) visit.parts = own_parts(model, block);
     visit.parts.insert(visit.parts.end(), visit.borrowed.begin(), visit.borrowed.end());
     plan.visits_.push_back(std::move(visit));
   }

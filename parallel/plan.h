@@ -38,7 +38,8 @@ class Plan {
   /// @throws UsageError if no parameter of the model is trainable
   Plan(const Model& model, UpdateTiming timing);
   /// Generation: one forward visit of every block, with nothing behind it.
-  static Plan forward_only(const Model& model);
+  /// @param looks_up the first block's weights come from elsewhere: its visit gathers nothing
+  static Plan forward_only(const Model& model, bool looks_up = false);
 
   std::span<const PlannedVisit> visits() const noexcept { return visits_; }
   const PlannedVisit& visit(int index) const { return visits_.at(static_cast<std::size_t>(index)); }

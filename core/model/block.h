@@ -104,6 +104,9 @@ class Block {
   /// What its Graph::attention() keeps of each token; none: forward() does not call it. It may call
   /// it once.
   virtual std::optional<KvLayer> kv_layer() const { return std::nullopt; }
+  /// A table of its own of which forward() reads only the rows that DeviceBatch::ids name, by
+  /// Graph::embedding(), and no other use of the ids is made; null: there is none.
+  virtual Parameter looked_up() const { return nullptr; }
   /// Whether backward() reads the block's own weights: where it does not, they are not fetched.
   virtual bool backward_needs_weights() const { return true; }
 

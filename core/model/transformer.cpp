@@ -83,6 +83,7 @@ class Embedding final : public Block {
     }
   }
   bool backward_needs_weights() const override { return project_ != nullptr; }
+  Parameter looked_up() const override { return tokens_; }
 
  private:
   /// Turns the gradients of what forward() gave into those of what it dropped from.

@@ -240,9 +240,8 @@ std::optional<GenerationMisfit> find_misfit(const PretrainedModel& model,
                                             const GenerationSetup& setup, std::int64_t batch) {
   const GeneratorOptions options = engine_options(model, setup, batch);
   const Partition partition(model.model(), 1, storage_of(setup.weights, setup.kv));
-  const Plan plan = Plan::forward_only(model.model());
   const GenerationPlan wanted = make_generation_plan(
-      {model.model(), partition, plan, kv_shape_of(model, setup),
+      {model.model(), partition, kv_shape_of(model, setup),
        std::vector<std::optional<std::uint64_t>>(static_cast<std::size_t>(partition.part_count())),
        options});
   if (wanted.dram() > setup.dram_bytes) {

@@ -36,10 +36,12 @@ struct Outcome {
   std::vector<float> logits;              // of rank 0: of the tokens that were chosen
 };
 
-/// Continues prompts greedily; prompt i on rank i modulo `ranks`.
+/// Continues prompts greedily; prompt i on rank i modulo `ranks`. Weights come from the model's
+/// files unless `values` or `locator` say otherwise.
 inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& options,
                         const std::vector<GenerationRequest>& requests, int ranks = 1,
-                        const ParameterSource* values = nullptr) {
+                        const ParameterSource* values = nullptr,
+                        const ParameterLocator* locator = nullptr) {
   Outcome run;
   run.results.resize(requests.size());
   std::mutex mutex;
@@ -48,8 +50,9 @@ inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& op
     Log log(1);
     const Context context{*device, communicator, log};
     const ParameterSource& source = values != nullptr ? *values : model.source();
+    const ParameterLocator own = values != nullptr ? ParameterLocator() : model.locator();
     Generator generator(context, model.model(), options, source,
-                        values != nullptr ? ParameterLocator() : model.locator());
+                        locator != nullptr ? *locator : own);
     TextGeneration texts(context, generator, {.max_sequences = options.sequences});
     auto next = static_cast<std::size_t>(communicator.rank());
     GenerationProgress progress;
