@@ -19,13 +19,6 @@
 namespace strata::cli {
 namespace {
 
-std::string name_of(Dtype weights) {
-  for (const WeightName& named : kQuantizedWeights) {
-    if (named.dtype == weights) return named.name;
-  }
-  return std::string(name(weights));
-}
-
 std::filesystem::path cache_of(const KeptOptions& kept) {
   return kept.cache.empty() ? default_cache() : kept.cache;
 }
@@ -102,16 +95,17 @@ class Setup {
     if (!is_quantized(options_.weights)) return model_.locator();
     std::optional<Progress> bar;
     const auto find_or_make = [&] {
-      return quantized_weights(model_, {options_.compute, options_.weights}, cache_of(kept_),
-                               [&](std::uint64_t done, std::uint64_t all) {
-                                 if (!bar) {
-                                   context_.log.info(fmt::format(
-                                       "quantising to {}: {} into {}", name_of(options_.weights),
-                                       format_bytes(all), cache_of(kept_).string()));
-                                   bar.emplace(context_.log, "MiB", all >> 20, needs_.progress);
-                                 }
-                                 bar->update(done >> 20);
-                               });
+      return quantized_weights(
+          model_, {options_.compute, options_.weights}, cache_of(kept_),
+          [&](std::uint64_t done, std::uint64_t all) {
+            if (!bar) {
+              context_.log.info(fmt::format("quantising to {}: {} into {}",
+                                            weight_name(options_.weights), format_bytes(all),
+                                            cache_of(kept_).string()));
+              bar.emplace(context_.log, "MiB", all >> 20, needs_.progress);
+            }
+            bar->update(done >> 20);
+          });
     };
     ParameterLocator found;
     if (local_rank().rank == 0) found = find_or_make();
@@ -131,14 +125,18 @@ class Setup {
 
 }  // namespace
 
+void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help) {
+  std::vector<std::pair<std::string, Dtype>> names{{"bf16", Dtype::kBf16}};
+  for (const WeightName& named : kQuantizedWeights) names.emplace_back(named.name, named.dtype);
+  add_choice<Dtype>(app, "--weights", weights, names, help);
+}
+
 void add_kept_flags(CLI::App& app, KeptOptions& options) {
   add_size(app, "--kv_memory", options.kv_memory,
            "memory of a rank for keys and values; default what --dram has room for");
-  std::vector<std::pair<std::string, Dtype>> weights{{"bf16", Dtype::kBf16}};
-  for (const WeightName& named : kQuantizedWeights) weights.emplace_back(named.name, named.dtype);
-  add_choice<Dtype>(app, "--weights", options.weights, weights,
-                    "what matrices are kept as; bf16: as --compute says. int8 and int4 are made "
-                    "once and kept in --cache");
+  add_weights_flag(app, options.weights,
+                   "what matrices are kept as; bf16: as --compute says. int8 and int4 are made "
+                   "once and kept in --cache");
   add_path(app, "--cache", options.cache, "DIR",
            "keeps quantised weights; default: $XDG_CACHE_HOME/strata or ~/.cache/strata");
 }

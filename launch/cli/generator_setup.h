@@ -18,6 +18,9 @@ struct KeptOptions {
   std::filesystem::path cache;             ///< of quantised weights; empty: the default
 };
 
+/// Declares --weights; `weights` must outlive the parsing.
+void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help);
+
 /// Declares the flags; `options` must outlive the parsing.
 void add_kept_flags(CLI::App& app, KeptOptions& options);
 

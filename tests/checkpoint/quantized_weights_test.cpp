@@ -13,6 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/quantized_values.h"
 #include "checkpoint/safetensors.h"
 #include "core/cache.h"
 #include "core/group_quantization.h"
@@ -314,6 +315,33 @@ TEST_F(QuantizedWeights, HaveNoValueThatIsNotFinite) {
                                     {(directory_ / "model").string(), "layers.1.", "element 10"});
   EXPECT_FALSE(entries().front().complete);
   EXPECT_FALSE(fs::exists(entries().front().directory / "weights.bin"));
+}
+
+TEST_F(QuantizedWeights, HaveTheValuesThatModelsAreEvaluatedWith) {
+  use("llama_tied");
+  const PretrainedModel model = load();
+  const WeightStorage storage{Dtype::kF32, Dtype::kQ4};
+  const ParameterLocator locator = open(model, storage);
+  const ParameterSource values = quantized_values(model.source(), storage);
+  const Parameter matrix = model.model().find("layers.1.mlp.up.weight");
+  ASSERT_NE(matrix, nullptr);
+  const StoredParameter stored = locator(matrix).value();
+  ASSERT_EQ(stored.dtype, Dtype::kQ4);
+  const std::string bytes = test::read_file(stored.path).substr(stored.offset);
+  std::vector<float> want(static_cast<std::size_t>(matrix->shape.numel()));
+  dequantize(reinterpret_cast<const std::byte*>(bytes.data()), stored.dtype, want);
+  // Anywhere, not only whole groups.
+  for (const auto& [begin, count] : {std::pair{0, 64}, {0, 1}, {63, 2}, {100, 300}, {1, 128}}) {
+    std::vector<float> got(static_cast<std::size_t>(count));
+    values(matrix, begin, got);
+    EXPECT_TRUE(std::equal(got.begin(), got.end(), want.begin() + begin)) << begin;
+  }
+  const Parameter norm = model.model().find("layers.1.mlp_norm.weight");
+  ASSERT_NE(norm, nullptr);
+  std::vector<float> as_they_are(8), got(8);
+  model.source()(norm, 3, as_they_are);
+  values(norm, 3, got);
+  EXPECT_EQ(got, as_they_are);
 }
 
 /// The tokens that follow one prompt.

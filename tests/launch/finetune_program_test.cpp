@@ -31,6 +31,7 @@ TEST_F(FineTuneProgram, FineTunesOnRowsAndKeepsTheirTokens) {
   };
   const auto before = loss_of(path("model"));
   EXPECT_EQ(before["predicted_tokens"], 60 * 15) << "the answers and their ends";
+  EXPECT_FALSE(before.contains("quantized"));
   for (const int ranks : {1, 2}) {
     const ProgramResult result = test::run_program(on_ranks(
         ranks, train({"--data", file.string(), "--out", path("out" + std::to_string(ranks)),
@@ -41,6 +42,15 @@ TEST_F(FineTuneProgram, FineTunesOnRowsAndKeepsTheirTokens) {
     EXPECT_LT(after["loss"], 0.5 * before["loss"].get<double>());
     EXPECT_NEAR(after["perplexity"], std::exp(after["loss"].get<double>()), 1e-6);
   }
+  const auto rounded =
+      test::run_program({STRATA_PROGRAM, "eval", "--model", path("out1"), "--data", file.string(),
+                         "--sequence_length", "64", "--weights", "int4", "--json"});
+  ASSERT_EQ(rounded.exit_code, 0) << rounded.errors;
+  const auto both = nlohmann::json::parse(rounded.output);
+  EXPECT_NEAR(both["loss"], loss_of(path("out1"))["loss"].get<double>(), 1e-3);
+  EXPECT_EQ(both["quantized"]["weights"], "int4");
+  EXPECT_NE(both["quantized"]["loss"], both["loss"]);
+  EXPECT_NEAR(both["quantized"]["loss"], both["loss"].get<double>(), 0.5);
   const Words clean{STRATA_PROGRAM, "clean", "--json", "--remove"};
   const auto kept = nlohmann::json::parse(test::run_program(clean).output);
   ASSERT_EQ(kept.size(), 3u) << "to train on, held out, evaluated: " << kept;
