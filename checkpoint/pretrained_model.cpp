@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/quantized_file.h"
 #include "core/paths.h"
 #include "core/units.h"
 #include "optimizer/split.h"
@@ -241,8 +242,54 @@ const Tokenizer& PretrainedModel::tokenizer() {
   return *tokenizer_;
 }
 
+namespace {
+
+/// A directory's quantised weights, open for reading.
+struct QuantizedDirectory {
+  explicit QuantizedDirectory(const fs::path& directory)
+      : file(directory / kQuantizedFile), facts(QuantizedFile::facts_of(file)) {}
+
+  /// @throws FormatError if the file is not one of this model
+  void match(const Model& model, const ModelConfig& config) {
+    layout.emplace(model, facts);
+    if (layout->is(file)) return;
+    throw FormatError(
+        fmt::format("{}: does not hold the weights of the {} model that config.json beside it "
+                    "describes, or is cut short; write both again with strata init --weights",
+                    file.path(), config.family));
+  }
+
+  ReadableFile file;
+  QuantizedFile::Facts facts;
+  std::optional<QuantizedFile> layout;
+};
+
+bool keeps_quantized(const fs::path& directory) {
+  std::error_code cause;
+  return fs::exists(directory / kQuantizedFile, cause) &&
+         !fs::exists(directory / "model.safetensors", cause) &&
+         !fs::exists(directory / "model.safetensors.index.json", cause);
+}
+
+}  // namespace
+
 PretrainedModel load_pretrained(const std::filesystem::path& directory,
                                 const DropoutChoice& dropout) {
+  if (keeps_quantized(directory)) {
+    const ModelConfig config = read_config(directory / "config.json");
+    const auto opened = std::make_shared<QuantizedDirectory>(directory);
+    auto source = [opened](Parameter parameter, std::int64_t begin, std::span<float> values) {
+      opened->layout->read(opened->file, parameter, begin, values);
+    };
+    auto locator = [opened](Parameter parameter) {
+      return opened->layout->locate(parameter, opened->file.path());
+    };
+    PretrainedModel model(config, chosen_dropout(config, dropout), std::move(source),
+                          std::move(locator), directory);
+    opened->match(model.model(), config);
+    model.kept_ = opened->facts.storage;
+    return model;
+  }
   const auto reader = std::make_shared<const PretrainedReader>(directory);
   auto source = [reader](Parameter parameter, std::int64_t begin, std::span<float> values) {
     reader->read(parameter->name, begin, static_cast<std::int64_t>(values.size()), values.data());
@@ -258,7 +305,7 @@ PretrainedModel init_pretrained(const ModelConfig& config, std::uint64_t seed) {
 }
 
 void check_save_target(const ModelConfig& config, const std::filesystem::path& out,
-                       const SaveOptions& options) {
+                       const SaveOptions& options, std::optional<std::uint64_t> bytes) {
   std::error_code cause;
   const fs::path existing = nearest_existing(out);
   if (!fs::is_directory(existing, cause)) {
@@ -273,7 +320,7 @@ void check_save_target(const ModelConfig& config, const std::filesystem::path& o
     throw UsageError(
         fmt::format("{}: is not empty; save the model elsewhere or overwrite it", out.string()));
   }
-  const std::uint64_t needed = bytes_in_file(config, options);
+  const std::uint64_t needed = bytes ? *bytes : bytes_in_file(config, options);
   const fs::space_info space = fs::space(existing, cause);
   if (!cause && space.available < needed) {
     throw UsageError(

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "checkpoint/parameter_patterns.h"
 #include "checkpoint/pretrained.h"
@@ -11,6 +12,7 @@
 #include "core/text/tokenizer.h"
 #include "parallel/context.h"
 #include "parallel/trainer.h"
+#include "parallel/weight_storage.h"
 
 namespace strata {
 
@@ -37,6 +39,8 @@ class PretrainedModel {
   const Tokenizer& tokenizer();
   /// Where it was loaded from; empty for a fresh model.
   const std::filesystem::path& directory() const noexcept { return directory_; }
+  /// How the directory keeps its weights quantised; none: it has all of their values.
+  const std::optional<WeightStorage>& kept() const noexcept { return kept_; }
 
  private:
   friend PretrainedModel load_pretrained(const std::filesystem::path& directory,
@@ -50,11 +54,16 @@ class PretrainedModel {
   ParameterSource source_;
   ParameterLocator locator_;
   std::filesystem::path directory_;
+  std::optional<WeightStorage> kept_;
   std::unique_ptr<Tokenizer> tokenizer_;
 };
 
-/// Opens a Hugging Face model directory and checks all of it but the values: config.json, and that
-/// the weights are the ones it promises. Not collective; every rank opens its own.
+/// The file in which a model's directory keeps quantised weights, in place of others.
+inline constexpr const char* kQuantizedFile = "quantized.safetensors";
+
+/// Opens a Hugging Face model directory, or one with a QuantizedFile in place of weights, and
+/// checks all of it but the values: config.json, and that the weights are the ones it promises. Not
+/// collective; every rank opens its own.
 /// @param dropout what training applies, whatever config() keeps for the saved model
 /// @throws FormatError, IoError that name the file at fault; UsageError as chosen_dropout()
 PretrainedModel load_pretrained(const std::filesystem::path& directory,
@@ -79,10 +88,11 @@ struct SaveOptions {
 
 /// Refuses what save_pretrained() would refuse: call it before hours of training. Needs nothing of
 /// the weights, and makes nothing.
+/// @param bytes of the weights; none: as many as the options make of the config
 /// @throws UsageError if `out` cannot be made, is not empty and is not to be overwritten, or lies
 /// on a drive without room for the model
 void check_save_target(const ModelConfig& config, const std::filesystem::path& out,
-                       const SaveOptions& options = {});
+                       const SaveOptions& options = {}, std::optional<std::uint64_t> bytes = {});
 
 /// Writes the trainer's parameters as transformers lays them out, with config.json, and the
 /// tokenizer and generation settings that lie beside the source. Frozen parameters are those of the

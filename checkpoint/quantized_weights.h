@@ -2,26 +2,19 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 
 #include "checkpoint/pretrained_model.h"
+#include "checkpoint/quantized_file.h"
 #include "parallel/parameter_values.h"
 #include "parallel/weight_storage.h"
 
 namespace strata {
 
-// Quantised weights are made once and kept, in CACHE/weights/KEY/weights.bin. That is a safetensors
-// file: a tensor per parameter with Strata's name, U8 [rows, bytes of a row's groups] where it is
-// quantised (core/group_quantization.h), else with its shape, in the dtype of products. Each begins
-// at a multiple of 4096 bytes of the file; tensors "padding.N" lie between. __metadata__ has
-// "strata_weights": "q8" or "q4", "strata_version" and "source", the key.
+// Quantised weights are made once and kept, in CACHE/weights/KEY/weights.bin, a QuantizedFile whose
+// source is the key.
 //
 // The key is a hash of what the weights are made of: name, size, time of the last change and header
 // of each of the model's files, the dtypes, and the version of all this.
-
-/// Told how many bytes were written of how many: first of none, once it is known that the weights
-/// have to be made. In the thread that asked for them.
-using QuantizingProgress = std::function<void(std::uint64_t done, std::uint64_t all)>;
 
 /// The bytes of the file that quantized_weights() makes.
 /// @pre `storage.weights` is kQ8 or kQ4, as below

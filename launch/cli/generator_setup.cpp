@@ -41,7 +41,7 @@ class Setup {
         needs_(needs),
         drives_(examine_swap(placement, warnings_)) {
     options_ = make_generator_options(placement, local_rank().size, drives_);
-    options_.weights = kept.weights;
+    options_.weights = weights();
     options_.kv_bytes = kept.kv_memory;
     options_.sequences = needs.sequences;
     options_.sequence_tokens = needs.sequence_tokens;
@@ -58,10 +58,23 @@ class Setup {
                            context_.communicator.size(), options, locator);
   }
 
+  /// As flags and the model's directory have it.
+  Dtype weights() const {
+    const std::optional<WeightStorage>& own = model_.kept();
+    if (!own) return kept_.weights;
+    if (is_quantized(kept_.weights) && kept_.weights != own->weights) {
+      throw UsageError(fmt::format("--weights {}: {} has its weights in {} only",
+                                   weight_name(kept_.weights), model_.directory().string(),
+                                   weight_name(own->weights)));
+    }
+    return own->weights;
+  }
+  /// Whether weights come from the cache.
+  bool from_cache() const { return is_quantized(options_.weights) && !model_.kept(); }
+
   void print_plan() {
     const WeightStorage storage{options_.compute, options_.weights};
-    const GenerationPlan own =
-        plan(options_, is_quantized(options_.weights) ? kept_as(storage) : model_.locator());
+    const GenerationPlan own = plan(options_, from_cache() ? kept_as(storage) : model_.locator());
     std::vector<OtherWeights> others;
     if (own.streamed > 0 && !is_quantized(options_.weights)) {
       for (const WeightName& named : kQuantizedWeights) {
@@ -73,7 +86,7 @@ class Setup {
     // What streams comes from the drive of the model's files, or of the cache.
     PlacementOptions from = placement_;
     if (from.swap.empty()) {
-      from.swap = {is_quantized(options_.weights) ? cache_of(kept_) : model_.directory()};
+      from.swap = {from_cache() ? cache_of(kept_) : model_.directory()};
     }
     std::vector<std::string> ignored;
     RateInputs inputs = measured_rates(examine_swap(from, ignored), warnings_);
@@ -92,7 +105,7 @@ class Setup {
   }
 
   ParameterLocator locator() {
-    if (!is_quantized(options_.weights)) return model_.locator();
+    if (!from_cache()) return model_.locator();
     std::optional<Progress> bar;
     const auto find_or_make = [&] {
       return quantized_weights(

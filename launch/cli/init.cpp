@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include <CLI/CLI.hpp>
 
 #include "checkpoint/pretrained.h"
 #include "checkpoint/pretrained_model.h"
+#include "checkpoint/quantized_file.h"
 #include "core/error.h"
 #include "core/json_file.h"
 #include "core/log.h"
@@ -20,7 +22,9 @@
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
+#include "launch/cli/generator_setup.h"
 #include "launch/cli/print_json.h"
+#include "launch/generation/weight_names.h"
 
 namespace strata::cli {
 namespace {
@@ -37,6 +41,7 @@ struct InitOptions {
   fs::path tokenizer;
   std::int64_t seed = 42;
   Dtype dtype = Dtype::kF32;
+  Dtype weights = Dtype::kBf16;  ///< kQ8 or kQ4: groups, and the rest in `dtype`
   bool overwrite = false;
   bool json = false;
   bool no_progress = false;
@@ -78,6 +83,27 @@ void write_parameters(const Model& model, const InitOptions& options, Pretrained
   }
 }
 
+void write_safetensors(const Model& model, const ModelConfig& config, const InitOptions& options) {
+  PretrainedWriter writer(options.out, config,
+                          {.dtype = options.dtype, .overwrite = options.overwrite});
+  write_parameters(model, options, writer);
+  writer.finish();
+}
+
+/// The same values in groups, without a file of all of them in between.
+void write_groups(const QuantizedFile& layout, ModelConfig config, const InitOptions& options) {
+  Log log(0);
+  DurableFile file(options.out / kQuantizedFile, layout.bytes());
+  Progress progress(log, "MiB", layout.bytes() >> 20, !options.no_progress);
+  layout.write(random_parameters(static_cast<std::uint64_t>(options.seed)), config.family, file,
+               [&](std::uint64_t done, std::uint64_t) { progress.update(done >> 20); });
+  file.sync();
+  config.weight_dtype = options.dtype;
+  write_text_file(options.out / "config.json", to_json(config));
+  file.publish();
+  sync_directory(options.out);
+}
+
 /// The text of the tokenizer.json to write; empty: the vocabulary is too small for bytes.
 std::string tokenizer_text(const InitOptions& options, const ModelConfig& config) {
   const bool given = !options.tokenizer.empty();
@@ -98,16 +124,29 @@ int run_init(const InitOptions& options) {
   check_output("--out", options.out, options.overwrite);
   const Model model = make_transformer(config);
   const auto parameters = static_cast<std::uint64_t>(model.parameter_count());
-  const std::uint64_t bytes = parameters * size_bytes(options.dtype);
+  std::optional<QuantizedFile> groups;
+  if (is_quantized(options.weights)) {
+    for (const char* other : {"model.safetensors", "model.safetensors.index.json"}) {
+      if (!fs::exists(options.out / other)) continue;
+      throw UsageError(
+          fmt::format("--out: {} has {}, which would be read in place of {}; choose "
+                      "another directory, or remove it",
+                      options.out.string(), other, kQuantizedFile));
+    }
+    groups.emplace(model, QuantizedFile::Facts{{options.dtype, options.weights}, "fresh"});
+  }
+  const std::uint64_t bytes = groups ? groups->bytes() : parameters * size_bytes(options.dtype);
   const std::string tokenizer = tokenizer_text(options, config);
   check_save_target(config, options.out,
                     {.dtype = options.dtype == Dtype::kBf16 ? SaveDtype::kBf16 : SaveDtype::kF32,
-                     .overwrite = options.overwrite});
+                     .overwrite = options.overwrite},
+                    groups ? std::optional(bytes) : std::nullopt);
   make_directories(options.out);
-  PretrainedWriter writer(options.out, config,
-                          {.dtype = options.dtype, .overwrite = options.overwrite});
-  write_parameters(model, options, writer);
-  writer.finish();
+  if (groups) {
+    write_groups(*groups, config, options);
+  } else {
+    write_safetensors(model, config, options);
+  }
   if (!tokenizer.empty()) write_text_file(options.out / "tokenizer.json", tokenizer);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -121,7 +160,7 @@ int run_init(const InitOptions& options) {
   } else {
     fmt::print("{}: {} with {} parameters, {} in {}, {}\n", options.out.string(), config.family,
                format_count(static_cast<double>(parameters)), format_bytes(bytes),
-               name(options.dtype), format_seconds(seconds));
+               weight_name(groups ? options.weights : options.dtype), format_seconds(seconds));
   }
   return 0;
 }
@@ -144,6 +183,10 @@ void add_init(CLI::App& app, Action& chosen) {
             "of the weights; the same seed gives the same bits");
   add_choice<Dtype>(*command, "--dtype", options->dtype,
                     {{"fp32", Dtype::kF32}, {"bf16", Dtype::kBf16}}, "of the weights in the file");
+  add_weights_flag(
+      *command, options->weights,
+      "int8, int4: writes matrices in groups, quantized.safetensors, which only strata "
+      "reads; bf16: as --dtype says");
   add_switch(*command, "--overwrite", options->overwrite,
              "write into a directory that is not empty");
   add_switch(*command, "--json", options->json, "print one JSON object");

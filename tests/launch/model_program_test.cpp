@@ -96,6 +96,32 @@ TEST_F(ModelProgram, InitRoundsTheSameNumbersToBf16) {
   EXPECT_EQ(read("half", "head.weight"), rounded);
 }
 
+TEST_F(ModelProgram, InitWritesGroupsThatGenerateAsThoseOfTheCache) {
+  ASSERT_EQ(init("llama-26m", "whole", {"--seed", "3"}).exit_code, 0);
+  ASSERT_EQ(init("llama-26m", "groups", {"--seed", "3", "--weights", "int4"}).exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "groups/model.safetensors"));
+  const auto ids = [this](const char* model, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {
+        "generate",         "--model", path(model), "--prompts", path("rows.jsonl"), "--greedy",
+        "--max_new_tokens", "12",      "--compute", "fp32",      "--no_progress"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto result = strata(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    return nlohmann::json::parse(result.output)["token_ids"];
+  };
+  test::write_file(directory_ / "rows.jsonl", "{\"prompt\": \"A few words\"}\n");
+  const auto want = ids("whole", {"--weights", "int4", "--cache", path("cache")});
+  EXPECT_EQ(ids("groups", {}), want);
+  EXPECT_EQ(ids("groups", {"--residency", "none"}), want);
+  const auto other = strata({"generate", "--model", path("groups"), "--weights", "int8", "--prompt",
+                             "A", "--max_new_tokens", "1"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_NE(other.errors.find("int4 only"), std::string::npos) << other.errors;
+  const auto refused = init("llama-26m", "whole", {"--weights", "int4", "--overwrite"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.errors.find("model.safetensors"), std::string::npos) << refused.errors;
+}
+
 TEST_F(ModelProgram, InitKeepsWhatLiesInTheOutputUnlessToldOtherwise) {
   test::write_file(directory_ / "full/notes", "precious");
   const auto refused = init("llama-26m", "full");
