@@ -8,6 +8,7 @@
 #include <limits>
 #include <utility>
 
+#include "parallel/ngram_lookup.h"
 #include "parallel/prefix_index.h"
 
 namespace strata {
@@ -43,7 +44,10 @@ struct TextGeneration::Text {
   Clock::time_point taken = Clock::now();
   KvCache::Id id = -1;        // while it has pages
   std::int64_t computed = 0;  // tokens whose keys and values lie in them
-  std::int64_t rows = 0;      // of the pass under way
+  std::int64_t rows = 0;      // of the pass under way, beside those of proposals
+  NgramLookup lookup;
+  std::vector<std::int32_t> proposed;  // in the pass under way: what may follow `tokens`
+  std::int64_t accepted = 0;           // of these: by now in `tokens`
   bool done = false;
 
   bool scored(std::int64_t token) const {
@@ -51,6 +55,7 @@ struct TextGeneration::Text {
            token < static_cast<std::int64_t>(request.prompt.size());
   }
   std::int64_t missing() const { return static_cast<std::int64_t>(tokens.size()) - computed; }
+  std::int64_t proposals() const { return static_cast<std::int64_t>(proposed.size()); }
   std::int64_t generated() const { return static_cast<std::int64_t>(result.ids.size()); }
   double seconds() const { return std::chrono::duration<double>(Clock::now() - taken).count(); }
 };
@@ -87,8 +92,10 @@ struct TextGeneration::State {
   bool free_pages(const Text& wants, std::int64_t tokens);
   void preempt_youngest();
   PassRows plan_pass(std::vector<Picked>& picked);
+  void propose(std::int64_t rows);
   void take(const Picked& picked, std::span<float> logits);
-  void choose(Text& text, std::span<float> logits);
+  void choose(Text& text, std::int64_t position, std::span<float> logits);
+  void count_computed(Text& text);
   void after_pass();
   void finish(Text& text, FinishReason reason, std::string error = {});
   std::string refusal(const GenerationRequest& request) const;
@@ -210,37 +217,68 @@ PassRows TextGeneration::State::plan_pass(std::vector<Picked>& picked) {
       if (i < running.size()) left -= running[i]->rows;
     }
   }
+  propose(generator.plan().rows - left);
   PassRows pass;
   for (const std::unique_ptr<Text>& text : running) {
     if (text->rows == 0) continue;
     const auto row = static_cast<std::int64_t>(pass.ids.size());
-    for (std::int64_t i = 0; i < text->rows; ++i) {
+    const auto known = static_cast<std::int64_t>(text->tokens.size());
+    const std::int64_t rows = text->rows + text->proposals();
+    for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t position = text->computed + i;
-      pass.ids.push_back(text->tokens[static_cast<std::size_t>(position)]);
+      pass.ids.push_back(position < known
+                             ? text->tokens[static_cast<std::size_t>(position)]
+                             : text->proposed[static_cast<std::size_t>(position - known)]);
       pass.positions.push_back(static_cast<std::int32_t>(position));
-      const bool last = position + 1 == static_cast<std::int64_t>(text->tokens.size());
-      if (!text->scored(position + 1) && !(last && text->request.max_new_tokens > 0)) continue;
+      const bool chooses = position + 1 >= known && text->request.max_new_tokens > 0;
+      if (!text->scored(position + 1) && !chooses) continue;
       pass.picked.push_back(row + i);
       picked.push_back({text.get(), position});
     }
-    pass.sequences.push_back({.row = row,
-                              .rows = text->rows,
-                              .position = text->computed,
-                              .pages = cache().pages(text->id)});
+    pass.sequences.push_back(
+        {.row = row, .rows = rows, .position = text->computed, .pages = cache().pages(text->id)});
   }
   return pass;
 }
 
+/// Proposals for texts that this pass brings to their end: in what is left of rows, and of pages
+/// without taking any from other texts. What is rejected is written over by the next pass.
+/// @param rows that the pass has
+void TextGeneration::State::propose(std::int64_t rows) {
+  if (options.speculate == 0) return;
+  const std::int64_t all = generator.plan().rows;
+  const std::int64_t most =
+      options.speculate_rows > 0 ? std::min(options.speculate_rows, all) : all;
+  std::int64_t left = most - rows;
+  for (const std::unique_ptr<Text>& text : running) {
+    const auto known = static_cast<std::int64_t>(text->tokens.size());
+    // The pass chooses one token more than it accepts.
+    const std::int64_t wanted =
+        std::min(text->request.max_new_tokens - text->generated(), most_tokens - known) - 1;
+    const std::int64_t room = std::min({options.speculate, left, wanted});
+    if (text->rows < text->missing() || room <= 0) continue;
+    text->proposed = text->lookup.propose(text->tokens, room);
+    if (!cache().grow(text->id, known + text->proposals())) {
+      const auto pages = static_cast<std::int64_t>(cache().pages(text->id).size());
+      text->proposed.resize(static_cast<std::size_t>(pages * kPageTokens - known));
+    }
+    left -= text->proposals();
+    progress.proposed += text->proposals();
+  }
+}
+
 void TextGeneration::State::take(const Picked& picked, std::span<float> logits) {
   Text& text = *picked.text;
-  if (!text.scored(picked.position + 1)) return choose(text, logits);
+  if (!text.scored(picked.position + 1)) return choose(text, picked.position, logits);
   const std::int32_t id = text.tokens[static_cast<std::size_t>(picked.position + 1)];
   const float highest = *std::ranges::max_element(logits);
   text.result.scores.push_back({.log_probability = log_probability(logits, id),
                                 .likeliest = logits[static_cast<std::size_t>(id)] == highest});
 }
 
-void TextGeneration::State::choose(Text& text, std::span<float> logits) {
+void TextGeneration::State::choose(Text& text, std::int64_t position, std::span<float> logits) {
+  const std::int64_t seen = position + 1 - text.computed - text.rows;  // proposals, by this row
+  if (text.done || seen > text.accepted) return;                       // one of them is wrong
   const GenerationRequest& request = text.request;
   const SampledToken token =
       text.sampler.next(logits, text.tokens, request.stream, text.tokens.size());
@@ -252,6 +290,9 @@ void TextGeneration::State::choose(Text& text, std::span<float> logits) {
   }
   text.tokens.push_back(token.id);
   text.result.ids.push_back(token.id);
+  if (seen < text.proposals() && text.proposed[static_cast<std::size_t>(seen)] == token.id) {
+    ++text.accepted;
+  }
   if (request.sampling.log_probability) {
     text.result.log_probabilities.push_back(token.log_probability);
   }
@@ -270,6 +311,16 @@ void TextGeneration::State::finish(Text& text, FinishReason reason, std::string 
   text.result.seconds = text.seconds();
   ++progress.finished;
   if (text.request.on_finish) text.request.on_finish(std::move(text.result));
+}
+
+/// After a pass: rows that it has computed, those of rejected proposals left out.
+void TextGeneration::State::count_computed(Text& text) {
+  const std::int64_t in_prompt =
+      static_cast<std::int64_t>(text.request.prompt.size()) - text.computed;
+  progress.prompt_tokens += std::clamp<std::int64_t>(in_prompt, 0, text.rows);
+  progress.accepted += text.accepted;
+  text.computed += std::exchange(text.rows, 0) + std::exchange(text.accepted, 0);
+  text.proposed.clear();
 }
 
 void TextGeneration::State::after_pass() {
@@ -319,12 +370,7 @@ void TextGeneration::run(const Source& next,
         state.take(picked[static_cast<std::size_t>(first + row)], {values, vocabulary});
       }
     });
-    for (const std::unique_ptr<Text>& text : state.running) {
-      const std::int64_t in_prompt =
-          static_cast<std::int64_t>(text->request.prompt.size()) - text->computed;
-      state.progress.prompt_tokens += std::clamp<std::int64_t>(in_prompt, 0, text->rows);
-      text->computed += std::exchange(text->rows, 0);
-    }
+    for (const std::unique_ptr<Text>& text : state.running) state.count_computed(*text);
     state.after_pass();
     if (after_pass) after_pass(state.progress);
   }

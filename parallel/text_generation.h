@@ -57,6 +57,13 @@ struct TextGenerationOptions {
   /// Of a text, its prompt too; 0: what the model's table of positions has, or any number.
   std::int64_t max_tokens = 0;
   std::vector<std::int32_t> unknown = {};  ///< ids never chosen, ascending: no tokens
+  /// Tokens proposed for a text in a pass at most; 0: none. What followed when a text had its last
+  /// tokens before is computed behind them; of it, what would have been chosen anyway is accepted,
+  /// so that a pass may give a text several tokens.
+  std::int64_t speculate = 0;
+  /// Rows up to which a pass is filled with proposals: those that cost no time while the weights
+  /// come. 0: all that it may have.
+  std::int64_t speculate_rows = 0;
 };
 
 /// How far a run has come, on this rank.
@@ -69,6 +76,8 @@ struct GenerationProgress {
   std::int64_t passes = 0;
   std::int64_t shared_tokens = 0;  ///< of prompts: found computed, by another text
   std::int64_t preempted = 0;
+  std::int64_t proposed = 0;  ///< tokens, by speculation
+  std::int64_t accepted = 0;  ///< of these: among `tokens`
 };
 
 /// Continues many texts at once, in passes that each stream the weights once: prompts in pieces
@@ -76,7 +85,8 @@ struct GenerationProgress {
 /// text that finds no page for its next token gives its pages back and is computed again later
 /// (the youngest first). Texts that begin alike share the full pages of their beginning, also with
 /// texts that are finished, whose pages stay as long as there is room. What is generated does not
-/// depend on what else is in flight, beyond the rounding of products (Generator).
+/// depend on what else is in flight nor on proposals, beyond the rounding of products (none of it
+/// on a batch-invariant device).
 class TextGeneration {
  public:
   /// @param generator borrowed, outlives this

@@ -67,7 +67,7 @@ TEST_P(LargeTable, IsLookedUpWhereItDoesNotStay) {
   std::filesystem::create_directory(directory_ / "swap");
   for (const int ranks : {1, 2}) {
     SCOPED_TRACE(ranks);
-    const Outcome got = generate(model, streaming(), requests_, ranks);
+    const Outcome got = generate(model, streaming(), requests_, {.ranks = ranks});
     EXPECT_TRUE(got.plan.looks_up);
     for (std::size_t i = 0; i < requests_.size(); ++i) {
       EXPECT_EQ(got.results[i].ids, want.results[i].ids);
@@ -99,7 +99,7 @@ TEST_P(LargeTable, IsLookedUpInGroups) {
     const Outcome want = generate(model, options, requests_);
     options = streaming();
     options.weights = weights;
-    const Outcome got = generate(model, options, requests_, 1, nullptr, &locator);
+    const Outcome got = generate(model, options, requests_, {.locator = &locator});
     EXPECT_TRUE(got.plan.looks_up);
     expect_same(got.results, want.results);
   }

@@ -108,11 +108,11 @@ TEST_P(GoldenGeneration, GivesThemOnAnyNumberOfRanks) {
   for (const int ranks : {2, 3}) {
     SCOPED_TRACE(ranks);
     GeneratorOptions options = tiny_generator();
-    expect_fixture(generate(model, options, requests_, ranks));
+    expect_fixture(generate(model, options, requests_, {.ranks = ranks}));
     const test::TemporaryDirectory directory;
     options.residency = false;
     options.swap = {{.path = directory.path()}};
-    expect_fixture(generate(model, options, requests_, ranks));
+    expect_fixture(generate(model, options, requests_, {.ranks = ranks}));
   }
 }
 
@@ -166,7 +166,7 @@ TEST_P(QuantizedGeneration, IsThatOfTheRoundedModel) {
     SCOPED_TRACE(name(weights));
     GeneratorOptions options = tiny_generator();
     const ParameterSource source = rounded(model.source(), {Dtype::kF32, weights});
-    const auto want = generate(model, options, requests, 1, &source);
+    const auto want = generate(model, options, requests, {.values = &source});
     EXPECT_NE(want.results[0].log_probabilities,
               generate(model, options, requests).results[0].log_probabilities);
     options.weights = weights;
@@ -183,7 +183,7 @@ TEST_P(QuantizedGeneration, IsThatOfTheRoundedModel) {
     options.residency = false;
     options.swap = {{.path = directory.path()}};
     expect_same(generate(model, options, requests).results, got.results);
-    EXPECT_EQ(generate(model, options, requests, 3).results[0].ids, got.results[0].ids);
+    EXPECT_EQ(generate(model, options, requests, {.ranks = 3}).results[0].ids, got.results[0].ids);
   }
 }
 

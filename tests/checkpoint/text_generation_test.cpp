@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "tests/support/temporary_directory.h"
 #include "tests/support/text_runs.h"
 
 namespace strata {
@@ -13,6 +14,7 @@ using test::generate;
 using test::greedy;
 using test::Ids;
 using test::Outcome;
+using test::RunOptions;
 using test::text;
 using test::tiny_generator;
 
@@ -33,6 +35,34 @@ TEST(TextGeneration, GivesATextTheSameWhoeverIsBeside) {
     }
     EXPECT_EQ(run.progress.finished, 12);
     EXPECT_EQ(run.progress.preempted, 0);
+  }
+}
+
+TEST(TextGeneration, GivesATextTheSameBitsInBf16OnABatchInvariantDevice) {
+  for (const char* name : {"llama_untied", "gpt2_untied"}) {
+    SCOPED_TRACE(name);
+    const PretrainedModel model = frozen_model(name);
+    const test::TemporaryDirectory directory;
+    GeneratorOptions options = tiny_generator();
+    options.compute = Dtype::kBf16;
+    options.sequences = 12;
+    options.swap = {{.path = directory.path()}};
+    std::vector<GenerationRequest> requests;
+    for (std::int32_t i = 0; i < 12; ++i) {
+      requests.push_back(greedy(text(static_cast<std::size_t>(2 + 11 * i % 24), i), 14));
+      requests.back().score_from = 1;
+    }
+    const RunOptions invariant{.batch_invariant = true};
+    const Outcome beside = generate(model, options, requests, invariant);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const Outcome alone = generate(model, options, {requests[i]}, invariant);
+      test::expect_same(alone.results, {beside.results[i]});
+      const auto& scores = alone.results[0].scores;
+      ASSERT_EQ(scores.size(), requests[i].prompt.size() - 1);
+      for (std::size_t t = 0; t < scores.size(); ++t) {
+        EXPECT_EQ(scores[t].log_probability, beside.results[i].scores[t].log_probability);
+      }
+    }
   }
 }
 

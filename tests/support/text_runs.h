@@ -36,24 +36,35 @@ struct Outcome {
   std::vector<float> logits;              // of rank 0: of the tokens that were chosen
 };
 
-/// Continues prompts greedily; prompt i on rank i modulo `ranks`. Weights come from the model's
-/// files unless `values` or `locator` say otherwise.
+/// How texts are continued, beside the generator's options.
+struct RunOptions {
+  int ranks = 1;
+  const ParameterSource* values = nullptr;    // instead of the model's own
+  const ParameterLocator* locator = nullptr;  // likewise
+  bool batch_invariant = false;
+  std::int64_t speculate = 0;
+  std::int64_t speculate_rows = 0;
+};
+
+/// Continues prompts; prompt i on rank i modulo `ranks`.
 inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& options,
-                        const std::vector<GenerationRequest>& requests, int ranks = 1,
-                        const ParameterSource* values = nullptr,
-                        const ParameterLocator* locator = nullptr) {
+                        const std::vector<GenerationRequest>& requests,
+                        const RunOptions& how = {}) {
   Outcome run;
   run.results.resize(requests.size());
   std::mutex mutex;
-  run_on_threads(ranks, [&](Communicator& communicator) {
-    const std::unique_ptr<Device> device = make_cpu_device(1);
+  run_on_threads(how.ranks, [&](Communicator& communicator) {
+    const std::unique_ptr<Device> device = make_cpu_device(1, how.batch_invariant);
     Log log(1);
     const Context context{*device, communicator, log};
-    const ParameterSource& source = values != nullptr ? *values : model.source();
-    const ParameterLocator own = values != nullptr ? ParameterLocator() : model.locator();
+    const ParameterSource& source = how.values != nullptr ? *how.values : model.source();
+    const ParameterLocator own = how.values != nullptr ? ParameterLocator() : model.locator();
     Generator generator(context, model.model(), options, source,
-                        locator != nullptr ? *locator : own);
-    TextGeneration texts(context, generator, {.max_sequences = options.sequences});
+                        how.locator != nullptr ? *how.locator : own);
+    TextGeneration texts(context, generator,
+                         {.max_sequences = options.sequences,
+                          .speculate = how.speculate,
+                          .speculate_rows = how.speculate_rows});
     auto next = static_cast<std::size_t>(communicator.rank());
     GenerationProgress progress;
     texts.run(
@@ -64,7 +75,7 @@ inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& op
             const std::lock_guard lock(mutex);
             run.results[index] = std::move(result);
           };
-          next += static_cast<std::size_t>(ranks);
+          next += static_cast<std::size_t>(how.ranks);
           return request;
         },
         [&](const GenerationProgress& now) { progress = now; });
