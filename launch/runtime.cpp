@@ -107,8 +107,8 @@ int run_in(MpiSession& session, const RuntimeOptions& options, const Binding& bi
   std::optional<Runtime> runtime;
   int status = 0;
   try {
-    runtime.emplace(make_cpu_device(binding.compute_threads), make_communicator(session, options),
-                    binding);
+    runtime.emplace(make_cpu_device(binding.compute_threads, options.batch_invariant),
+                    make_communicator(session, options), binding);
     status = body(*runtime);
     runtime->communicator().stream().synchronize();
   } catch (...) {

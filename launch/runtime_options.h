@@ -13,6 +13,8 @@ struct RuntimeOptions {
   int threads = 0;  ///< of the compute team; 0: one per core this rank is bound to
   std::chrono::milliseconds timeout = std::chrono::seconds(600);  ///< for one rank to come
   MpiRoute collectives = MpiRoute::kAuto;
+  /// What products give a row does not depend on the others (make_cpu_device()). No argument.
+  bool batch_invariant = false;
 };
 
 /// Takes the arguments that start with "--strata." out of argv, keeping the order of the rest and

@@ -51,7 +51,9 @@ class Chat {
     TextGeneration texts(context, generator,
                          {.max_sequences = 1,
                           .max_tokens = most_tokens(),
-                          .unknown = unknown_ids(tokenizer_, source_.config().vocab_size)});
+                          .unknown = unknown_ids(tokenizer_, source_.config().vocab_size),
+                          .speculate = options_.speculate,
+                          .speculate_rows = setup.hidden_rows});
     log_.info(fmt::format("chat template {}; sampling: {}", template_.name(),
                           describe(settings_, tokenizer_)));
     log_.info("/reset begins anew, /exit or the end of the input ends");
@@ -145,7 +147,8 @@ void add_chat(CLI::App& app, Action& chosen) {
   command->callback([options, &chosen] {
     chosen = [options] {
       check_settings(*options);
-      return run_job([&](Runtime& runtime) { return Chat(runtime, *options).run(); });
+      return run_generation(options->kept,
+                            [&](Runtime& runtime) { return Chat(runtime, *options).run(); });
     };
   });
 }

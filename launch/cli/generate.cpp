@@ -74,7 +74,9 @@ class Generation {
     TextGeneration generation(context(), generator,
                               {.max_sequences = options_.max_sequences,
                                .max_tokens = most_tokens(),
-                               .unknown = unknown_ids(tokenizer_, source_.config().vocab_size)});
+                               .unknown = unknown_ids(tokenizer_, source_.config().vocab_size),
+                               .speculate = options_.speculate,
+                               .speculate_rows = setup.hidden_rows});
     return serve(generation, facts);
   }
 
@@ -244,6 +246,8 @@ class Generation {
       generation.run([&] { return feed.next(); },
                      [&](const GenerationProgress& pass) {
                        feed.exchange();
+                       proposed_ = pass.proposed;
+                       accepted_ = pass.accepted;
                        progress.update(static_cast<std::uint64_t>(feed.progress().rows),
                                        fmt::format("{} in flight, {} tokens", pass.in_flight,
                                                    feed.progress().tokens));
@@ -266,6 +270,11 @@ class Generation {
     log_.info(fmt::format("{} {}, {} tokens in {:.1f} s: {:.1f} tokens/s", done.rows,
                           done.rows == 1 ? "result" : "results", done.tokens, seconds,
                           static_cast<double>(done.tokens) / std::max(seconds, 1e-9)));
+    if (options_.speculate > 0) {
+      log_.info(fmt::format("{:.0f} tokens proposed, {:.0f} accepted",
+                            world_.sum(static_cast<double>(proposed_)),
+                            world_.sum(static_cast<double>(accepted_))));
+    }
     if (done.errors > 0) {
       log_.warn(fmt::format("{} {} an error; see \"error\" in the results", done.errors,
                             done.errors == 1 ? "row has" : "rows have"));
@@ -286,6 +295,7 @@ class Generation {
   std::optional<ResultsFile> results_;
   FinishedRows finished_;
   std::unique_ptr<OwnRows> own_rows_;
+  std::int64_t proposed_ = 0, accepted_ = 0;  // tokens, on this rank
 };
 
 }  // namespace
@@ -298,7 +308,8 @@ void add_generate(CLI::App& app, Action& chosen) {
   command->callback([options, &chosen] {
     chosen = [options] {
       check(*options);
-      return run_job([&](Runtime& runtime) { return Generation(runtime, *options).run(); });
+      return run_generation(options->kept,
+                            [&](Runtime& runtime) { return Generation(runtime, *options).run(); });
     };
   });
 }

@@ -119,6 +119,9 @@ void add_common_flags(CLI::App& app, GenerateOptions& options) {
   add_sampling_flags(app, options);
   add_whole(app, "--max_length", options.max_length, 0, kMost,
             "tokens of the longest text, its prompt too; 0: as the rows need");
+  add_whole(app, "--speculate", options.speculate, 0, 256,
+            "tokens that a text may get beyond the next one in a pass, if what followed its last "
+            "words before follows again; in rows that cost no time");
   add_kept_flags(app, options.kept);
   add_streaming_flags(app, options.placement);
 }

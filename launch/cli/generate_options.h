@@ -37,6 +37,7 @@ struct GenerateOptions {
   RequestOverrides overrides;
   std::vector<std::string> stop_ids;  ///< numbers, or tokens as they are spelled
   std::int64_t max_sequences = 256;
+  std::int64_t speculate = 0;   ///< tokens proposed for a text in a pass at most
   std::int64_t max_length = 0;  ///< tokens of a text, its prompt too; 0: as many as are needed
   KeptOptions kept;
   bool no_progress = false;

@@ -49,7 +49,7 @@ class Setup {
 
   GeneratorSetup run() {
     print_plan();
-    return {options_, locator()};
+    return {options_, locator(), hidden_rows_};
   }
 
  private:
@@ -97,9 +97,11 @@ class Setup {
     inputs.updates = false;
     const std::uint64_t token =
         kv_shape(model_.model(), options_.compute).page_bytes() / kPageTokens;
+    const KnownRates rates = known_rates(inputs);
+    hidden_rows_ = hidden_rows(own, rates, inputs.ranks);
     for (const std::string& warning : warnings_) context_.log.warn(warning);
-    for (const std::string& line : generation_plan_lines(
-             own, options_, token, inputs.ranks, needs_.work, known_rates(inputs), others)) {
+    for (const std::string& line :
+         generation_plan_lines(own, options_, token, inputs.ranks, needs_.work, rates, others)) {
       context_.log.info(line);
     }
   }
@@ -134,6 +136,7 @@ class Setup {
   std::vector<std::string> warnings_;
   std::vector<SwapDrive> drives_;
   GeneratorOptions options_;
+  std::int64_t hidden_rows_ = 1;
 };
 
 }  // namespace
@@ -152,6 +155,14 @@ void add_kept_flags(CLI::App& app, KeptOptions& options) {
                    "once and kept in --cache");
   add_path(app, "--cache", options.cache, "DIR",
            "keeps quantised weights; default: $XDG_CACHE_HOME/strata or ~/.cache/strata");
+  add_switch(app, "--batch_invariant", options.batch_invariant,
+             "a text gets the same bits whatever others are computed beside it; slower products");
+}
+
+int run_generation(const KeptOptions& options, const std::function<int(Runtime&)>& body) {
+  RuntimeOptions runtime;
+  runtime.batch_invariant = options.batch_invariant;
+  return run_job(body, runtime);
 }
 
 GeneratorSetup set_up_generator(const Context& context, const PretrainedModel& model,

@@ -2,20 +2,24 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 
 #include "checkpoint/pretrained_model.h"
 #include "launch/cli/placement_options.h"
 #include "launch/generation/plan_text.h"
+#include "launch/runtime.h"
 #include "parallel/context.h"
 
 namespace strata::cli {
 
-/// What generation keeps in memory: flags that its commands share beside those of streaming.
+/// What generation keeps in memory and how it computes: flags that its commands share beside those
+/// of streaming.
 struct KeptOptions {
   std::optional<std::uint64_t> kv_memory;  ///< bytes of a rank; none: what --dram has room for
   Dtype weights = Dtype::kBf16;            ///< kBf16 (as --compute says), kQ8 or kQ4
   std::filesystem::path cache;             ///< of quantised weights; empty: the default
+  bool batch_invariant = false;            ///< a text's numbers do not depend on the others'
 };
 
 /// Declares --weights; `weights` must outlive the parsing.
@@ -23,6 +27,9 @@ void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help);
 
 /// Declares the flags; `options` must outlive the parsing.
 void add_kept_flags(CLI::App& app, KeptOptions& options);
+
+/// Runs the job of a command that has them.
+int run_generation(const KeptOptions& options, const std::function<int(Runtime&)>& body);
 
 /// What a generator is made for.
 struct GeneratorNeeds {
@@ -36,6 +43,7 @@ struct GeneratorNeeds {
 struct GeneratorSetup {
   GeneratorOptions options;
   ParameterLocator locator;
+  std::int64_t hidden_rows = 1;  ///< of a pass: as hidden_rows() of its plan
 };
 
 /// Examines the drives, plans, prints the plan and, where weights are quantised and not kept yet,

@@ -214,7 +214,8 @@ void add_score(CLI::App& app, Action& chosen) {
         throw UsageError("--compute fp16: is for training; score in bf16 or fp32");
       }
       check(options->placement);
-      return run_job([&](Runtime& runtime) { return Scoring(runtime, *options).run(); });
+      return run_generation(options->kept,
+                            [&](Runtime& runtime) { return Scoring(runtime, *options).run(); });
     };
   });
 }

@@ -11,6 +11,20 @@
 namespace strata {
 namespace {
 
+GenerationCost cost_of(const GenerationPlan& plan, std::uint64_t kv_token_bytes) {
+  return {.streamed_bytes = static_cast<double>(plan.streamed),
+          .weight_bytes = static_cast<double>(plan.weights),
+          .operations_per_token = plan.operations_per_row,
+          .operations_per_logits = plan.operations_per_logits,
+          .kv_bytes_per_token = static_cast<double>(kv_token_bytes)};
+}
+
+GenerationRates rates_of(const KnownRates& rates, int ranks) {
+  return {.stream = rates.step.drive.read / ranks,
+          .memory = rates.step.memory,
+          .operations = rates.step.operations};
+}
+
 /// A pass in which every text in flight gets a token, on one rank.
 struct DecodePass {
   GenerationCost cost;
@@ -39,14 +53,8 @@ DecodePass decode_pass(const GenerationPlan& plan, const GeneratorOptions& optio
                        std::uint64_t kv_token_bytes, int ranks, const GenerationWork& work,
                        const KnownRates& rates) {
   DecodePass pass;
-  pass.cost = {.streamed_bytes = static_cast<double>(plan.streamed),
-               .weight_bytes = static_cast<double>(plan.weights),
-               .operations_per_token = plan.operations_per_row,
-               .operations_per_logits = plan.operations_per_logits,
-               .kv_bytes_per_token = static_cast<double>(kv_token_bytes)};
-  pass.rates = {.stream = rates.step.drive.read / ranks,
-                .memory = rates.step.memory,
-                .operations = rates.step.operations};
+  pass.cost = cost_of(plan, kv_token_bytes);
+  pass.rates = rates_of(rates, ranks);
   const std::int64_t texts = std::max<std::int64_t>(work.texts, 1);
   pass.shape.prompt = work.texts > 0 ? std::max<std::int64_t>(work.prompt_tokens / texts, 1)
                                      : options.sequence_tokens / 2;
@@ -82,6 +90,15 @@ std::string streams_line(const GenerationPlan& plan) {
 }
 
 }  // namespace
+
+std::int64_t hidden_rows(const GenerationPlan& plan, const KnownRates& rates, int ranks) {
+  const PassTime one =
+      pass_time(cost_of(plan, 0), rates_of(rates, ranks), {.tokens = 1, .logits = 1});
+  if (one.compute <= 0) return plan.rows;
+  const double rows = std::max(one.stream, one.memory) / one.compute;
+  return std::clamp(static_cast<std::int64_t>(std::min(rows, static_cast<double>(plan.rows))),
+                    std::int64_t{1}, plan.rows);
+}
 
 std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
                                                const GeneratorOptions& options,

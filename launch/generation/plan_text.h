@@ -22,6 +22,10 @@ struct OtherWeights {
   GenerationPlan plan;
 };
 
+/// Rows, each with its logits, that a rank computes in a pass while the weights come from the drive
+/// and from memory: so many cost no more time than one. 1 or more.
+std::int64_t hidden_rows(const GenerationPlan& plan, const KnownRates& rates, int ranks);
+
 /// What people should know before work: where memory goes, what a pass takes on each lane, what
 /// binds, tokens per second and the time that is left. Times are those of the machine's rates, with
 /// a note where these were not measured.

@@ -65,6 +65,26 @@ TEST_F(GenerateProgram, WhatIsGeneratedDoesNotDependOnRanksOrCompany) {
   EXPECT_EQ(run("two", 2, "8"), alone);
 }
 
+TEST_F(GenerateProgram, SpeculatesWithoutChangingWhatIsGenerated) {
+  write_rows(12);
+  const auto run = [&](const char* out, const std::vector<std::string>& more, int ranks) {
+    std::vector<std::string> arguments{"--prompts", path("rows.jsonl"), "--max_new_tokens",
+                                       "20",        "--greedy",         "--batch_invariant",
+                                       "--out",     path(out)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto done = generate(arguments, ranks);
+    EXPECT_EQ(done.exit_code, 0) << done.errors;
+    EXPECT_EQ(done.errors.find("accepted") != std::string::npos, !more.empty()) << done.errors;
+    std::map<std::string, json> ids;
+    for (const auto& [id, result] : results(out)) ids[id] = result["token_ids"];
+    return ids;
+  };
+  const std::map<std::string, json> plain = run("plain", {}, 1);
+  ASSERT_EQ(plain.size(), 12u);
+  EXPECT_EQ(run("fast", {"--speculate", "4", "--batch", "1"}, 1), plain);
+  EXPECT_EQ(run("two", {"--speculate", "4"}, 2), plain);
+}
+
 TEST_F(GenerateProgram, GoesOnWhereItWasInterrupted) {
   write_rows(10);
   const std::vector<std::string> arguments = {
