@@ -129,6 +129,14 @@ TEST_P(Speculation, EndsWhereATextEnds) {
   }
   EXPECT_GT(fast.progress.accepted, 0);
   EXPECT_EQ(fast.results[4].ids.size(), 2u);
+  const auto proposed = [&](const GenerationRequest& request) {
+    return run(model_, options(), {request}, 8).progress.proposed;
+  };
+  EXPECT_EQ(proposed(greedy(prompt, 1)), 0) << "the pass gives it";
+  EXPECT_LE(proposed(greedy(prompt, 3)), 2 + 1);
+  if (positions_ == 0) return;
+  const auto full = static_cast<std::size_t>(positions_ - 1);
+  EXPECT_EQ(proposed(greedy(repeated({3, 14, 15}, full), 9)), 0) << "the last position";
 }
 
 TEST_P(Speculation, KeepsToTheRowsItIsGiven) {
