@@ -10,6 +10,7 @@
 #include "core/units.h"
 #include "parallel/block_costs.h"
 #include "swap/file_reader.h"
+#include "swap/kv_swap.h"
 
 namespace strata {
 namespace {
@@ -30,6 +31,7 @@ class Planner {
     }
     plan_.weights_in_place = in_.partition.ranks() == 1;
     size_buffers();
+    size_kv_swap();
     size_cache();
   }
 
@@ -98,19 +100,31 @@ class Planner {
 
   /// Without streaming's own buffers.
   std::uint64_t fixed() const {
-    return plan_.workspace + plan_.activations + plan_.batch + plan_.file_pool + plan_.embedding;
+    return plan_.workspace + plan_.activations + plan_.batch + plan_.file_pool + plan_.embedding +
+           plan_.kv_staging;
   }
   std::uint64_t budget() const {
     return in_.options.dram_bytes.value_or(std::numeric_limits<std::uint64_t>::max());
   }
-  std::uint64_t pages(std::int64_t tokens) const {
-    return static_cast<std::uint64_t>((tokens + kPageTokens - 1) / kPageTokens);
-  }
   std::uint64_t kv_of_one() const {
-    return pages(in_.options.sequence_tokens) * in_.kv.page_bytes();
+    return static_cast<std::uint64_t>(pages_for(in_.options.sequence_tokens)) * in_.kv.page_bytes();
   }
   std::uint64_t kv_wanted() const {
     return kv_of_one() * static_cast<std::uint64_t>(in_.options.sequences);
+  }
+
+  void size_kv_swap() {
+    const std::uint64_t wanted = in_.options.kv_swap_bytes;
+    if (wanted == 0) return;
+    if (in_.options.swap.empty()) {
+      throw UsageError("--kv_swap: says how much, but not where; name directories with --swap");
+    }
+    plan_.kv_swap = KvSwap::space_bytes(in_.kv, wanted);
+    plan_.kv_staging = KvSwap::staging_bytes(in_.kv);
+    if (plan_.kv_swap > 0) return;
+    throw UsageError(fmt::format("--kv_swap {} holds no page of {} tokens, which takes {}",
+                                 format_bytes(wanted), kPageTokens,
+                                 format_bytes(in_.kv.page_bytes())));
   }
 
   void size_cache() {

@@ -22,7 +22,10 @@ struct GeneratorOptions {
   Dtype weights = Dtype::kBf16;  ///< kQ8 and kQ4: matrices are kept quantised (WeightStorage)
   std::optional<std::uint64_t> dram_bytes = {};  ///< all buffers; none: as much as it takes
   std::optional<std::uint64_t> kv_bytes = {};    ///< of keys and values; none: as there is room
-  std::int64_t sequences = 1;                    ///< in flight at most
+  /// On the swap directories, for keys and values of sequences that were preempted; 0: those are
+  /// computed again.
+  std::uint64_t kv_swap_bytes = 0;
+  std::int64_t sequences = 1;           ///< in flight at most
   std::int64_t sequence_tokens = 1024;  ///< that the longest text has in the end, its prompt too
   std::int64_t rows = 0;                ///< tokens of a pass at most; 0: 512, or two per sequence
   bool residency = true;                ///< false: no weights stay in memory
@@ -59,10 +62,13 @@ struct GenerationPlan {
   std::size_t batch = 0;        ///< ids and positions
   std::size_t workspace = 0;    ///< activations within a block, logits
   std::size_t kv = 0;           ///< keys and values, whole pages
+  std::size_t kv_staging = 0;   ///< those on their way to a drive
   std::size_t dram() const {
-    return resident + gathered + file_pool + embedding + activations + batch + workspace + kv;
+    return resident + gathered + file_pool + embedding + kv_staging + activations + batch +
+           workspace + kv;
   }
-  std::uint64_t swap = 0;  ///< copies of weights
+  std::uint64_t swap = 0;     ///< copies of weights
+  std::uint64_t kv_swap = 0;  ///< keys and values that wait on drives, beside it
 
   /// Bytes that this rank reads from drives in a pass, without rows that are looked up.
   std::uint64_t streamed = 0;

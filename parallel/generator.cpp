@@ -93,6 +93,7 @@ struct Generator::State {
   std::unique_ptr<Stream> compute;
   ParameterStreamer streamer;
   KvCache cache;
+  std::unique_ptr<KvSwap> kv_swap;  // null: there is none
   std::vector<PagedKv> layers;
 
   void pass(const PassRows& rows, const LogitsSink& sink);
@@ -100,7 +101,7 @@ struct Generator::State {
 
  private:
   StreamerOptions streamer_options() const;
-  std::unique_ptr<SwapSpace> make_swap();
+  std::unique_ptr<SwapSpace> make_swap(std::uint64_t bytes);
   void agree_on_plan();
   void check(const PassRows& rows) const;
   TensorView load(const std::vector<std::int32_t>& values, std::size_t place);
@@ -133,13 +134,16 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       workspace(given.device.allocate(memory.workspace)),
       engine(wanted.make_engine(wanted.io)),
       weights(partition, shards.rank(), wanted.compute, memory, {source, locator}, *engine,
-              make_swap(), {file_pool.data(), file_pool.bytes()}),
+              make_swap(memory.swap), {file_pool.data(), file_pool.bytes()}),
       compute(given.device.make_stream()),
       streamer(streamer_options(), given.device, shards, partition, plan, weights,
                {gathered.data(), gathered.bytes()}, {weight_staging.data(), weight_staging.bytes()},
                clock),
       cache(kv, {kv_memory.data(), kv_memory.bytes()}) {
   for (int layer = 0; layer < kv.layers; ++layer) layers.push_back(cache.layer(layer));
+  if (memory.kv_swap > 0) {
+    kv_swap = std::make_unique<KvSwap>(cache, kv, make_swap(memory.kv_swap));
+  }
   if (memory.looks_up) {
     embedding = std::make_unique<EmbeddingRows>(model.block(0),
                                                 WeightStorage{wanted.compute, wanted.weights},
@@ -172,9 +176,9 @@ StreamerOptions Generator::State::streamer_options() const {
           .compute = options.compute};
 }
 
-std::unique_ptr<SwapSpace> Generator::State::make_swap() {
-  if (memory.swap == 0) return nullptr;
-  auto space = std::make_unique<SwapSpace>(*engine, options.swap, memory.swap);
+std::unique_ptr<SwapSpace> Generator::State::make_swap(std::uint64_t bytes) {
+  if (bytes == 0) return nullptr;
+  auto space = std::make_unique<SwapSpace>(*engine, options.swap, bytes);
   for (const std::string& warning : space->warnings()) context.log.warn(warning);
   return space;
 }
@@ -290,6 +294,7 @@ Generator::Generator(const Context& context, const Model& model, const Generator
 Generator::~Generator() = default;
 
 KvCache& Generator::cache() noexcept { return state_->cache; }
+KvSwap* Generator::kv_swap() noexcept { return state_->kv_swap.get(); }
 const Model& Generator::model() const noexcept { return state_->model; }
 const GenerationPlan& Generator::plan() const noexcept { return state_->memory; }
 std::uint64_t Generator::bytes_read() const { return state_->engine->counters().bytes_read; }

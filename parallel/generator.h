@@ -13,6 +13,7 @@
 #include "parallel/generation_plan.h"
 #include "parallel/parameter_values.h"
 #include "swap/kv_cache.h"
+#include "swap/kv_swap.h"
 
 namespace strata {
 
@@ -56,6 +57,8 @@ class Generator {
 
   /// Of this rank. Its pages are written by pass().
   KvCache& cache() noexcept;
+  /// Of this rank; null without GeneratorOptions::kv_swap_bytes.
+  KvSwap* kv_swap() noexcept;
   const Model& model() const noexcept;
   const GenerationPlan& plan() const noexcept;
   /// Bytes that this rank has read from drives since the start.

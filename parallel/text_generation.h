@@ -76,17 +76,18 @@ struct GenerationProgress {
   std::int64_t passes = 0;
   std::int64_t shared_tokens = 0;  ///< of prompts: found computed, by another text
   std::int64_t preempted = 0;
+  std::int64_t swapped = 0;   ///< of these: their keys and values waited on a drive
   std::int64_t proposed = 0;  ///< tokens, by speculation
   std::int64_t accepted = 0;  ///< of these: among `tokens`
 };
 
 /// Continues many texts at once, in passes that each stream the weights once: prompts in pieces
 /// beside the next tokens of others, without padding. A text that ends makes room for the next; a
-/// text that finds no page for its next token gives its pages back and is computed again later
-/// (the youngest first). Texts that begin alike share the full pages of their beginning, also with
-/// texts that are finished, whose pages stay as long as there is room. What is generated does not
-/// depend on what else is in flight nor on proposals, beyond the rounding of products (none of it
-/// on a batch-invariant device).
+/// text that finds no page for its next token gives its pages back and is computed again later, or
+/// read back from where they wait (KvSwap; the youngest first). Texts that begin alike share the
+/// full pages of their beginning, also with texts that are finished, whose pages stay as long as
+/// there is room. What is generated does not depend on what else is in flight nor on proposals,
+/// beyond the rounding of products (none of it on a batch-invariant device).
 class TextGeneration {
  public:
   /// @param generator borrowed, outlives this

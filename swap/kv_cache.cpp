@@ -15,8 +15,6 @@ PagedKv one_layer(const KvShape& shape) {
           .head_size = shape.head_size};
 }
 
-std::int64_t pages_for(std::int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
-
 }  // namespace
 
 std::size_t KvShape::page_bytes() const {

@@ -8,6 +8,11 @@
 
 namespace strata {
 
+/// Pages that so many tokens take up.
+constexpr std::int64_t pages_for(std::int64_t tokens) {
+  return (tokens + kPageTokens - 1) / kPageTokens;
+}
+
 /// What a token's keys and values are, in all layers.
 struct KvShape {
   int layers = 0;

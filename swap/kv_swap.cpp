@@ -56,7 +56,7 @@ void KvSwap::copy(std::int32_t page, std::byte* staged, bool to_cache) const {
 }
 
 std::optional<KvSwap::Stored> KvSwap::store(KvCache::Id id, std::int64_t tokens) {
-  const auto count = static_cast<std::size_t>((tokens + kPageTokens - 1) / kPageTokens);
+  const auto count = static_cast<std::size_t>(pages_for(tokens));
   const std::span<const std::int32_t> pages = cache_.pages(id);
   expects(count <= pages.size(), "a sequence is stored whose pages it has");
   if (count > free_.size()) return std::nullopt;

@@ -78,6 +78,33 @@ TEST(TextGeneration, ComputesAgainWhatHadToGiveItsPagesBack) {
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(tight.results[i].ids, want[i].ids);
 }
 
+TEST(TextGeneration, ReadsBackWhatWaitedOnADrive) {
+  const PretrainedModel model = frozen_model("qwen2_tied");
+  std::vector<GenerationRequest> requests;
+  for (std::int32_t i = 0; i < 4; ++i) requests.push_back(greedy(text(60, i), 64));
+  requests[2].score_from = 5;
+  GeneratorOptions options = tiny_generator();
+  const std::vector<GenerationResult> want = generate(model, options, requests).results;
+  const test::TemporaryDirectory directory;
+  const std::size_t page = kv_shape(model.model(), Dtype::kF32).page_bytes();
+  options.kv_bytes = 5 * page;
+  options.swap = {{.path = directory.path()}};
+  options.kv_swap_bytes = 64 * (page + 4096);
+  const Outcome run = generate(model, options, requests);
+  EXPECT_GT(run.progress.preempted, 0);
+  EXPECT_EQ(run.progress.swapped, run.progress.preempted);
+  EXPECT_EQ(run.progress.prompt_tokens, 4 * 60) << "nothing is computed twice";
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    EXPECT_EQ(run.results[i].ids, want[i].ids);
+    EXPECT_EQ(run.results[i].scores.size(), want[i].scores.size());
+  }
+  // Where there is no room for all, the rest is computed again.
+  options.kv_swap_bytes = page + 4096;
+  const Outcome less = generate(model, options, requests);
+  EXPECT_LT(less.progress.swapped, less.progress.preempted);
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(less.results[i].ids, want[i].ids);
+}
+
 TEST(TextGeneration, SharesThePagesOfWhatTextsBeginWith) {
   const PretrainedModel model = frozen_model("qwen3_untied");
   std::vector<GenerationRequest> requests;
