@@ -82,6 +82,20 @@ CLI::Option* add_whole(CLI::App& app, const std::string& name, std::int64_t& tar
       help);
 }
 
+CLI::Option* add_whole(CLI::App& app, const std::string& name, std::optional<std::int64_t>& target,
+                       std::int64_t low, std::int64_t high, const std::string& help) {
+  const std::string flag = shown(name);
+  return add_text(
+      app, name, "auto|N", target ? std::to_string(*target) : "auto",
+      [=, &target](const std::string& text) {
+        target.reset();
+        if (text != "auto") {
+          target = parse_number(flag, text, low, high, "whole number, nor auto,");
+        }
+      },
+      help);
+}
+
 CLI::Option* add_real(CLI::App& app, const std::string& name, double& target, double low,
                       double high, const std::string& help) {
   const std::string flag = shown(name);

@@ -30,6 +30,9 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, std::uint64_t& tar
 /// A whole number in [low, high].
 CLI::Option* add_whole(CLI::App& app, const std::string& name, std::int64_t& target,
                        std::int64_t low, std::int64_t high, const std::string& help);
+/// "auto", which is none, or a whole number in [low, high].
+CLI::Option* add_whole(CLI::App& app, const std::string& name, std::optional<std::int64_t>& target,
+                       std::int64_t low, std::int64_t high, const std::string& help);
 /// A finite number in [low, high].
 CLI::Option* add_real(CLI::App& app, const std::string& name, double& target, double low,
                       double high, const std::string& help);

@@ -33,6 +33,7 @@ namespace {
 
 /// Of standard input, whose rows are not known before.
 constexpr std::int64_t kUsualLength = 4096;
+constexpr std::int64_t kUnknownRows = 1 << 16;
 
 /// What the first pass over the rows finds.
 struct RowFacts {
@@ -72,7 +73,7 @@ class Generation {
         set_up_generator(context(), source_, options_.placement, options_.kept, needs(facts));
     Generator generator(context(), source_.model(), setup.options, source_.source(), setup.locator);
     TextGeneration generation(context(), generator,
-                              {.max_sequences = options_.max_sequences,
+                              {.max_sequences = setup.options.sequences,
                                .max_tokens = most_tokens(),
                                .unknown = unknown_ids(tokenizer_, source_.config().vocab_size),
                                .speculate = options_.speculate,
@@ -143,7 +144,7 @@ class Generation {
             fmt::format("-: standard input reaches one rank, and there are {}; use --prompts FILE",
                         world_.size()));
       }
-      facts.own = options_.max_sequences;
+      facts.own = kUnknownRows;
       facts.longest =
           options_.max_length > 0 ? most_tokens() : std::min(kUsualLength, most_tokens());
       if (!new_tokens(settings_, 0)) refuse_no_length("");
@@ -211,8 +212,9 @@ class Generation {
   GeneratorNeeds needs(const RowFacts& facts) {
     // Every rank plans alike.
     const auto most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
-    return {.sequences = std::clamp<std::int64_t>(most, 1, options_.max_sequences),
+    return {.sequences = most,
             .sequence_tokens = facts.longest,
+            .batch = options_.batch,
             .work = facts.work,
             .progress = !options_.no_progress};
   }

@@ -137,8 +137,13 @@ void add_chat_flags(CLI::App& app, GenerateOptions& options) {
 void add_generate_flags(CLI::App& app, GenerateOptions& options) {
   add_path(app, "--model,-m", options.model, "DIR", "config.json and safetensors")->required();
   add_prompt_flags(app, options);
-  add_whole(app, "--batch,--max_sequences", options.max_sequences, 1, 1 << 16,
-            "texts in flight on a rank at most; a pass over the weights serves them all");
+  add_whole(
+      app, "--batch,--max_sequences", options.batch.most, 1, 1 << 16,
+      "texts in flight on a rank at most; a pass over the weights serves them all. auto: 256, "
+      "or more where they cost a pass no time");
+  add_choice<Objective>(app, "--objective", options.batch.objective,
+                        {{"throughput", Objective::kThroughput}, {"latency", Objective::kLatency}},
+                        "latency: only as many texts in flight as cost a pass no time");
   add_switch(app, "--no_progress", options.no_progress, "no progress bar");
   add_common_flags(app, options);
 }

@@ -36,7 +36,7 @@ struct GenerateOptions {
   /// What flags say over the model's generation_config.json; see read_given().
   RequestOverrides overrides;
   std::vector<std::string> stop_ids;  ///< numbers, or tokens as they are spelled
-  std::int64_t max_sequences = 256;
+  BatchOptions batch;
   std::int64_t speculate = 0;   ///< tokens proposed for a text in a pass at most
   std::int64_t max_length = 0;  ///< tokens of a text, its prompt too; 0: as many as are needed
   KeptOptions kept;

@@ -43,11 +43,12 @@ class Setup {
     options_ = make_generator_options(placement, local_rank().size, drives_);
     options_.weights = weights();
     options_.kv_bytes = kept.kv_memory;
-    options_.sequences = needs.sequences;
     options_.sequence_tokens = needs.sequence_tokens;
   }
 
   GeneratorSetup run() {
+    rates_ = rate_inputs();
+    options_.sequences = batch();
     print_plan();
     return {options_, locator(), hidden_rows_};
   }
@@ -72,17 +73,14 @@ class Setup {
   /// Whether weights come from the cache.
   bool from_cache() const { return is_quantized(options_.weights) && !model_.kept(); }
 
-  void print_plan() {
+  GenerationPlan own_plan(std::int64_t sequences) const {
     const WeightStorage storage{options_.compute, options_.weights};
-    const GenerationPlan own = plan(options_, from_cache() ? kept_as(storage) : model_.locator());
-    std::vector<OtherWeights> others;
-    if (own.streamed > 0 && !is_quantized(options_.weights)) {
-      for (const WeightName& named : kQuantizedWeights) {
-        GeneratorOptions other = options_;
-        other.weights = named.dtype;
-        others.push_back({named.name, plan(other, kept_as({other.compute, other.weights}))});
-      }
-    }
+    GeneratorOptions options = options_;
+    options.sequences = sequences;
+    return plan(options, from_cache() ? kept_as(storage) : model_.locator());
+  }
+
+  RateInputs rate_inputs() {
     // What streams comes from the drive of the model's files, or of the cache.
     PlacementOptions from = placement_;
     if (from.swap.empty()) {
@@ -93,15 +91,42 @@ class Setup {
     inputs.compute = options_.compute;
     inputs.ranks = context_.communicator.size();
     inputs.ranks_per_node = local_rank().size;
-    inputs.swaps = own.streamed > 0;
     inputs.updates = false;
+    return inputs;
+  }
+  KnownRates rates(const GenerationPlan& plan) const {
+    RateInputs inputs = rates_;
+    inputs.swaps = plan.streamed > 0;
+    return known_rates(inputs);
+  }
+
+  /// Texts in flight on a rank, alike on all of them.
+  std::int64_t batch() {
+    const auto hidden = [this](std::int64_t sequences) {
+      const GenerationPlan own = own_plan(sequences);
+      return hidden_rows(own, rates(own), rates_.ranks);
+    };
+    const std::int64_t own = choose_batch(needs_.batch, needs_.sequences, hidden);
+    return -static_cast<std::int64_t>(context_.communicator.max(-static_cast<double>(own)));
+  }
+
+  void print_plan() {
+    const GenerationPlan own = own_plan(options_.sequences);
+    std::vector<OtherWeights> others;
+    if (own.streamed > 0 && !is_quantized(options_.weights)) {
+      for (const WeightName& named : kQuantizedWeights) {
+        GeneratorOptions other = options_;
+        other.weights = named.dtype;
+        others.push_back({named.name, plan(other, kept_as({other.compute, other.weights}))});
+      }
+    }
     const std::uint64_t token =
         kv_shape(model_.model(), options_.compute).page_bytes() / kPageTokens;
-    const KnownRates rates = known_rates(inputs);
-    hidden_rows_ = hidden_rows(own, rates, inputs.ranks);
+    const KnownRates known = rates(own);
+    hidden_rows_ = hidden_rows(own, known, rates_.ranks);
     for (const std::string& warning : warnings_) context_.log.warn(warning);
     for (const std::string& line :
-         generation_plan_lines(own, options_, token, inputs.ranks, needs_.work, rates, others)) {
+         generation_plan_lines(own, options_, token, rates_.ranks, needs_.work, known, others)) {
       context_.log.info(line);
     }
   }
@@ -136,6 +161,7 @@ class Setup {
   std::vector<std::string> warnings_;
   std::vector<SwapDrive> drives_;
   GeneratorOptions options_;
+  RateInputs rates_;
   std::int64_t hidden_rows_ = 1;
 };
 

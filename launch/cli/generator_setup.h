@@ -7,6 +7,7 @@
 
 #include "checkpoint/pretrained_model.h"
 #include "launch/cli/placement_options.h"
+#include "launch/generation/batch_choice.h"
 #include "launch/generation/plan_text.h"
 #include "launch/runtime.h"
 #include "parallel/context.h"
@@ -33,21 +34,22 @@ int run_generation(const KeptOptions& options, const std::function<int(Runtime&)
 
 /// What a generator is made for.
 struct GeneratorNeeds {
-  std::int64_t sequences = 1;  ///< in flight on a rank at most
+  std::int64_t sequences = 1;  ///< texts there are for a rank, at most
   std::int64_t sequence_tokens = 1;
+  BatchOptions batch = {};
   GenerationWork work = {};
   bool progress = true;
 };
 
 /// What a generator is made with.
 struct GeneratorSetup {
-  GeneratorOptions options;
+  GeneratorOptions options;  ///< `sequences`: to have in flight on a rank at most
   ParameterLocator locator;
   std::int64_t hidden_rows = 1;  ///< of a pass: as hidden_rows() of its plan
 };
 
-/// Examines the drives, plans, prints the plan and, where weights are quantised and not kept yet,
-/// makes them: one rank of each node does. Collective.
+/// Examines the drives, chooses how many texts to have in flight, plans, prints the plan and, where
+/// weights are quantised and not kept yet, makes them: one rank of each node does. Collective.
 /// @throws UsageError as plan_generation(), before work
 GeneratorSetup set_up_generator(const Context& context, const PretrainedModel& model,
                                 const PlacementOptions& placement, const KeptOptions& kept,

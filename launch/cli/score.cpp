@@ -66,6 +66,7 @@ class Scoring {
         set_up_generator(context, source_, options_.placement, options_.kept,
                          {.sequences = options_.batch,
                           .sequence_tokens = longest_ + 1,
+                          .batch = {.most = options_.batch},
                           .work = {},
                           .progress = !options_.no_progress});
     Generator generator(context, source_.model(), setup.options, source_.source(), setup.locator);

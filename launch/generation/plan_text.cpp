@@ -11,6 +11,8 @@
 namespace strata {
 namespace {
 
+constexpr std::int64_t kMostHiddenRows = 1 << 16;
+
 GenerationCost cost_of(const GenerationPlan& plan, std::uint64_t kv_token_bytes) {
   return {.streamed_bytes = static_cast<double>(plan.streamed),
           .weight_bytes = static_cast<double>(plan.weights),
@@ -94,10 +96,9 @@ std::string streams_line(const GenerationPlan& plan) {
 std::int64_t hidden_rows(const GenerationPlan& plan, const KnownRates& rates, int ranks) {
   const PassTime one =
       pass_time(cost_of(plan, 0), rates_of(rates, ranks), {.tokens = 1, .logits = 1});
-  if (one.compute <= 0) return plan.rows;
+  if (one.compute <= 0) return kMostHiddenRows;
   const double rows = std::max(one.stream, one.memory) / one.compute;
-  return std::clamp(static_cast<std::int64_t>(std::min(rows, static_cast<double>(plan.rows))),
-                    std::int64_t{1}, plan.rows);
+  return static_cast<std::int64_t>(std::clamp(rows, 1.0, static_cast<double>(kMostHiddenRows)));
 }
 
 std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,

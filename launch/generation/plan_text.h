@@ -23,7 +23,7 @@ struct OtherWeights {
 };
 
 /// Rows, each with its logits, that a rank computes in a pass while the weights come from the drive
-/// and from memory: so many cost no more time than one. 1 or more.
+/// and from memory: so many cost no more time than one. From 1 to 65536.
 std::int64_t hidden_rows(const GenerationPlan& plan, const KnownRates& rates, int ranks);
 
 /// What people should know before work: where memory goes, what a pass takes on each lane, what

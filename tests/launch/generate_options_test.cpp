@@ -43,6 +43,14 @@ TEST_F(GenerateFlags, WhatIsNotGivenIsLeftToTheModel) {
   EXPECT_TRUE(none.stop.empty());
 }
 
+TEST_F(GenerateFlags, ABatchIsANumberOrAuto) {
+  EXPECT_FALSE(parse({"--prompt", ""}).batch.most);
+  EXPECT_EQ(parse({"--prompt", "", "--batch", "12"}).batch.most, 12);
+  EXPECT_FALSE(parse({"--prompt", "", "--batch", "auto"}).batch.most);
+  expect_refused({"--prompt", "", "--batch", "0"}, {"--batch", "\"0\"", "auto", "1 to 65536"});
+  EXPECT_EQ(parse({"--prompt", "", "--objective", "latency"}).batch.objective, Objective::kLatency);
+}
+
 TEST_F(GenerateFlags, WhatIsGivenGoesOverTheModel) {
   const RequestOverrides& all = parse({"--prompt",
                                        "x",
