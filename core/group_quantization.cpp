@@ -24,10 +24,10 @@ bf16 round_up(float value) {
 float divide(float value, float scale) { return scale > 0.0f ? value / scale : 0.0f; }
 
 void put_scale(bf16 scale, std::byte* to) { std::memcpy(to, &scale.bits, sizeof scale.bits); }
-float get_scale(const std::byte* from) {
-  bf16 scale;
-  std::memcpy(&scale.bits, from, sizeof scale.bits);
-  return static_cast<float>(scale);
+[[gnu::always_inline]] inline float get_scale(const std::byte* from) {
+  std::uint16_t bits;
+  std::memcpy(&bits, from, sizeof bits);
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
 void quantize_q8(const float* from, std::byte* to) {
@@ -63,6 +63,30 @@ void quantize_q4(const float* from, std::byte* to) {
   }
 }
 
+STRATA_MULTIVERSION void dequantize_q8(const std::byte* __restrict from, float* __restrict to,
+                                       std::int64_t groups) {
+  for (; groups > 0; --groups, from += group_bytes(Dtype::kQ8), to += kGroup) {
+    const float scale = get_scale(from);
+    const auto* values = reinterpret_cast<const signed char*>(from + 2);
+    for (std::size_t i = 0; i < kGroup; ++i) to[i] = scale * static_cast<float>(values[i]);
+  }
+}
+
+STRATA_MULTIVERSION void dequantize_q4(const std::byte* __restrict from, float* __restrict to,
+                                       std::int64_t groups) {
+  for (; groups > 0; --groups, from += group_bytes(Dtype::kQ4), to += kGroup) {
+    const float scale = get_scale(from);
+    const auto zero = std::to_integer<int>(from[2]);
+    const auto* pairs = reinterpret_cast<const unsigned char*>(from + 3);
+    for (std::size_t i = 0; i < kHalf; ++i) {
+      to[i] = scale * static_cast<float>((pairs[i] & 15) - zero);
+    }
+    for (std::size_t i = 0; i < kHalf; ++i) {
+      to[i + kHalf] = scale * static_cast<float>((pairs[i] >> 4) - zero);
+    }
+  }
+}
+
 void expect_whole_groups(std::size_t numel, Dtype dtype) {
   expects(is_quantized(dtype), "a quantised dtype is q8 or q4");
   expects(numel % kGroup == 0, "rows of quantised weights must be a multiple of 64 long");
@@ -84,22 +108,9 @@ void quantize(std::span<const float> from, Dtype dtype, std::byte* to) {
 
 void dequantize(const std::byte* from, Dtype dtype, std::span<float> to) {
   expect_whole_groups(to.size(), dtype);
-  for (std::size_t begin = 0; begin < to.size(); begin += kGroup, from += group_bytes(dtype)) {
-    const float scale = get_scale(from);
-    float* group = to.data() + begin;
-    if (dtype == Dtype::kQ8) {
-      for (std::size_t i = 0; i < kGroup; ++i) {
-        group[i] = scale * static_cast<float>(static_cast<std::int8_t>(from[2 + i]));
-      }
-    } else {
-      const int zero = std::to_integer<int>(from[2]);
-      for (std::size_t i = 0; i < kHalf; ++i) {
-        const int pair = std::to_integer<int>(from[3 + i]);
-        group[i] = scale * static_cast<float>((pair & 15) - zero);
-        group[i + kHalf] = scale * static_cast<float>((pair >> 4) - zero);
-      }
-    }
-  }
+  const auto groups = static_cast<std::int64_t>(to.size() / kGroup);
+  if (dtype == Dtype::kQ8) dequantize_q8(from, to.data(), groups);
+  if (dtype == Dtype::kQ4) dequantize_q4(from, to.data(), groups);
 }
 
 }  // namespace strata

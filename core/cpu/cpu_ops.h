@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "core/cpu/matmul.h"
+#include "core/cpu/panel_product.h"
 #include "core/cpu/row_product.h"
 #include "core/cpu/scratch.h"
 #include "core/ops.h"
@@ -95,6 +96,7 @@ class CpuOps final : public Ops {
   bool batch_invariant_;
   Matmul matmul_;
   RowProduct row_product_;
+  PanelProduct panel_product_;
   std::mutex attention_mutex_;
   Scratch attention_scratch_;  // guarded by attention_mutex_
 };

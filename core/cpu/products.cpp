@@ -31,6 +31,7 @@ void CpuOps::linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, 
                               .y = y.data()};
   submit(stream, threads_, [=, this] {
     if (batch_invariant_ || prefers_row_product(product)) return row_product_.run(product);
+    if (is_quantized(product.weights)) return panel_product_.run(product);
     matmul_.run({.m = in.rows,
                  .n = out.features,
                  .k = in.features,

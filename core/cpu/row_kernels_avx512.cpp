@@ -225,12 +225,16 @@ void multiply(RowTile& tile) {
 
 }  // namespace
 
-std::optional<RowKernel> bf16_row_kernel(Dtype weights) {
+bool has_avx512_bf16() {
   static const bool supported =
       __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl");
-  if (!supported) return std::nullopt;
+  return supported;
+}
+
+std::optional<RowKernel> bf16_row_kernel(Dtype weights) {
+  if (!has_avx512_bf16()) return std::nullopt;
   if (weights == Dtype::kBf16) {
     return RowKernel{Dtype::kBf16, multiply<Bf16Row>};
   }

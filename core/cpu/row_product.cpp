@@ -80,10 +80,10 @@ void multiply_w_rows(const Pass& pass, std::int64_t column, std::int64_t count) 
 }  // namespace
 
 bool prefers_row_product(const LinearProduct& product) {
-  constexpr std::int64_t kRowsForPairs = 32;
-  constexpr std::int64_t kRowsForFloats = 8;
-  if (is_quantized(product.weights)) return true;
-  return product.rows <= (bf16_row_kernel(product.weights) ? kRowsForPairs : kRowsForFloats);
+  const bool quantized = is_quantized(product.weights);
+  const bool by_pairs = product.compute == Dtype::kBf16 && bf16_row_kernel(product.weights);
+  const std::int64_t most = quantized ? (by_pairs ? 16 : 1) : (by_pairs ? 32 : 8);
+  return product.rows <= most;
 }
 
 RowKernel RowProduct::kernel_for(const LinearProduct& product) const {

@@ -1,8 +1,11 @@
-// strata_linear_bench [threads] [seconds per line]: layers that generation multiplies by.
+// strata_linear_bench [threads] [seconds per line] [bf16|fp32]: layers that generation multiplies
+// by.
 //
 // For few rows the weights have to be read, and that is all: gigabytes of weights per second, of
-// oneDNN on bf16 as it lies and of RowProduct on bf16, q8 and q4, which take turns; the best round
-// of each. Weights are larger than the caches, or are taken from several copies that are.
+// oneDNN on plain weights as they lie, of RowProduct on plain weights, q8 and q4 and of
+// PanelProduct on q8 and q4, which take turns; the best round of each. Weights are larger than the
+// caches, or are taken from several copies that are. Then what the layer takes of the time it takes
+// oneDNN: the crossings that prefers_row_product() is made of.
 #include <omp.h>
 
 #include <algorithm>
@@ -11,9 +14,11 @@
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <string_view>
 #include <vector>
 
 #include "core/cpu/matmul.h"
+#include "core/cpu/panel_product.h"
 #include "core/cpu/row_product.h"
 #include "core/device.h"
 #include "core/group_quantization.h"
@@ -32,10 +37,14 @@ double seconds_of(const std::function<void()>& work) {
 
 float value_of(std::int64_t i) { return static_cast<float>(i * 37 % 101 - 50) / 100.0f; }
 
-Buffer filled(std::int64_t numel) {
-  Buffer buffer = allocate_host(static_cast<std::size_t>(numel) * sizeof(bf16));
-  auto* values = reinterpret_cast<bf16*>(buffer.data());
-  for (std::int64_t i = 0; i < numel; ++i) values[i] = bf16(value_of(i));
+void put(std::byte* to, Dtype dtype, std::int64_t i, float value) {
+  if (dtype == Dtype::kF32) reinterpret_cast<float*>(to)[i] = value;
+  if (dtype == Dtype::kBf16) reinterpret_cast<bf16*>(to)[i] = bf16(value);
+}
+
+Buffer filled(std::int64_t numel, Dtype dtype) {
+  Buffer buffer = allocate_host(storage_bytes(dtype, numel));
+  for (std::int64_t i = 0; i < numel; ++i) put(buffer.data(), dtype, i, value_of(i));
   return buffer;
 }
 
@@ -53,7 +62,7 @@ struct Weights {
         quantize(row, weights, to);
       } else {
         for (std::int64_t j = 0; j < k; ++j) {
-          reinterpret_cast<bf16*>(to)[j] = bf16(row[static_cast<std::size_t>(j)]);
+          put(to, weights, j, row[static_cast<std::size_t>(j)]);
         }
       }
     }
@@ -67,62 +76,72 @@ struct Weights {
   Buffer memory;
 };
 
-void measure(std::int64_t n, std::int64_t k, double seconds) {
+/// A way to multiply by weights; `run` takes a copy of them that is not in cache.
+struct Way {
+  const char* name;
+  std::size_t weight_bytes;
+  std::function<void()> run;
+  double best = 1e30;
+};
+
+void measure(std::int64_t n, std::int64_t k, Dtype compute, double seconds) {
   cpu::Matmul matmul;
   cpu::RowProduct row_product;
-  Weights bf16_weights(Dtype::kBf16, n, k), q8(Dtype::kQ8, n, k), q4(Dtype::kQ4, n, k);
-  for (const std::int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512}) {
-    const Buffer x = filled(rows * k);
-    const Buffer y = allocate_host(static_cast<std::size_t>(rows * n) * sizeof(bf16));
-    const auto ours = [&](Weights& weights) {
-      row_product.run({.rows = rows,
-                       .n = n,
-                       .k = k,
-                       .compute = Dtype::kBf16,
-                       .weights = weights.dtype,
-                       .output = Dtype::kBf16,
-                       .x = x.data(),
-                       .w = weights.next(),
-                       .bias = nullptr,
-                       .y = y.data()});
+  cpu::PanelProduct panel_product;
+  Weights plain(compute, n, k), q8(Dtype::kQ8, n, k), q4(Dtype::kQ4, n, k);
+  for (const std::int64_t rows : {1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 512}) {
+    const Buffer x = filled(rows * k, compute);
+    const Buffer y = allocate_host(storage_bytes(compute, rows * n));
+    const auto product = [&](Weights& weights) {
+      return cpu::LinearProduct{.rows = rows,
+                                .n = n,
+                                .k = k,
+                                .compute = compute,
+                                .weights = weights.dtype,
+                                .output = compute,
+                                .x = x.data(),
+                                .w = weights.next(),
+                                .bias = nullptr,
+                                .y = y.data()};
     };
-    const auto theirs = [&](cpu::OperandLayout layout) {
+    const auto by_onednn = [&](cpu::OperandLayout layout) {
       matmul.run({.m = rows,
                   .n = n,
                   .k = k,
-                  .compute = Dtype::kBf16,
-                  .output = Dtype::kBf16,
+                  .compute = compute,
+                  .output = compute,
                   .accumulate = false,
                   .a = {x.data(), false},
-                  .b = {bf16_weights.next(), true},
+                  .b = {plain.next(), true},
                   .bias = nullptr,
                   .c = y.data()},
                  layout);
     };
-    const std::function<void()> ways[] = {
-        [&] { theirs(cpu::OperandLayout::kPlain); }, [&] { theirs(cpu::OperandLayout::kPacked); },
-        [&] { ours(bf16_weights); }, [&] { ours(q8); }, [&] { ours(q4); }};
-    double best[5] = {1e30, 1e30, 1e30, 1e30, 1e30};
+    Way ways[] = {
+        {"oneDNN", plain.bytes, [&] { by_onednn(cpu::OperandLayout::kPlain); }},
+        {"packed", plain.bytes, [&] { by_onednn(cpu::OperandLayout::kPacked); }},
+        {"plain rows", plain.bytes, [&] { row_product.run(product(plain)); }},
+        {"q8 rows", q8.bytes, [&] { row_product.run(product(q8)); }},
+        {"q8 panels", q8.bytes, [&] { panel_product.run(product(q8)); }},
+        {"q4 rows", q4.bytes, [&] { row_product.run(product(q4)); }},
+        {"q4 panels", q4.bytes, [&] { panel_product.run(product(q4)); }},
+    };
     double spent = 0;
     for (int round = 0; round < 3 || spent < seconds; ++round) {
-      for (int way = 0; way < 5; ++way) {
-        const double took = seconds_of(ways[way]);
+      for (Way& way : ways) {
+        const double took = seconds_of(way.run);
         spent += took;
-        if (round > 0) best[way] = std::min(best[way], took);
+        if (round > 0) way.best = std::min(way.best, took);
       }
     }
-    const double sizes[] = {
-        1, 1, 1, static_cast<double>(q8.bytes) / static_cast<double>(bf16_weights.bytes),
-        static_cast<double>(q4.bytes) / static_cast<double>(bf16_weights.bytes)};
-    std::printf("[%6lld, %5lld] rows %4lld:", static_cast<long long>(n), static_cast<long long>(k),
+    std::printf("[%6lld, %5lld] rows %4lld\n", static_cast<long long>(n), static_cast<long long>(k),
                 static_cast<long long>(rows));
-    constexpr const char* kNames[] = {"oneDNN", "packed", "bf16", "q8", "q4"};
-    for (int way = 0; way < 5; ++way) {
-      const double bytes = sizes[way] * static_cast<double>(bf16_weights.bytes);
-      std::printf("  %s %5.1f GB/s %4.0f GFLOP/s", kNames[way], bytes / best[way] * 1e-9,
-                  2.0 * static_cast<double>(rows * n * k) / best[way] * 1e-9);
+    for (const Way& way : ways) {
+      std::printf("  %-10s %5.1f GB/s %4.0f GFLOP/s %5.2f\n", way.name,
+                  static_cast<double>(way.weight_bytes) / way.best * 1e-9,
+                  2.0 * static_cast<double>(rows * n * k) / way.best * 1e-9,
+                  way.best / ways[0].best);
     }
-    std::printf("\n");
     std::fflush(stdout);
   }
 }
@@ -132,11 +151,13 @@ void measure(std::int64_t n, std::int64_t k, double seconds) {
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : omp_get_max_threads();
   const double seconds = argc > 2 ? std::atof(argv[2]) : 1.0;
+  const Dtype compute =
+      argc > 3 && std::string_view(argv[3]) == "fp32" ? Dtype::kF32 : Dtype::kBf16;
   try {
     omp_set_num_threads(threads);
     constexpr std::int64_t kShapes[][2] = {
         {2048, 2048}, {8192, 2048}, {2048, 8192}, {4096, 4096}, {128256, 2048}};
-    for (const auto& [n, k] : kShapes) measure(n, k, seconds);
+    for (const auto& [n, k] : kShapes) measure(n, k, compute, seconds);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
