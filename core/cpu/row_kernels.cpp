@@ -123,13 +123,14 @@ STRATA_MULTIVERSION void multiply_part(RowTile& tile, std::int64_t t0, std::int6
   for (int t = 0; t < X; ++t) x[t] = tile.x + (t0 + t) * tile.x_stride;
   for (int n = 0; n < W; ++n) w[n] = tile.w + (n0 + n) * tile.w_stride;
   const std::int64_t groups = tile.k / kGroupNumel;
+  const std::int64_t ahead = ahead_of_last(tile, t0, X);
   Floats strands[X][W] = {};
   for (std::int64_t group = 0; group < groups; ++group) {
     const std::byte* x_group[X];
     const std::byte* w_group[W];
     for (int t = 0; t < X; ++t) x_group[t] = x[t] + group * kXBytes;
     for (int n = 0; n < W; ++n) w_group[n] = w[n] + group * Row::kGroupBytes;
-    for (int n = 0; n < W; ++n) fetch_ahead(w_group[n], tile.ahead, Row::kGroupBytes);
+    for (int n = 0; n < W; ++n) fetch_ahead(w_group[n], ahead, Row::kGroupBytes);
     if constexpr (Row::kScaled) {
       Floats sums[X][W] = {};
       add_group<Row>(x_group, w_group, sums);

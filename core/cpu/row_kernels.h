@@ -24,9 +24,16 @@ struct RowTile {
   std::int64_t w_stride;
   std::int64_t w_rows;  ///< 1..kTileWRows
   std::int64_t k;
-  std::int64_t ahead;  ///< weights this many bytes behind those in use will be wanted next
+  std::int64_t ahead;    ///< weights this many bytes behind those in use will be wanted next
+  std::int64_t x_begin;  ///< rows of x that met these weights before the tile's
+  std::int64_t x_total;  ///< and all that will
   float sums[kTileXRows][kTileWRows];
 };
+
+/// What of tile.ahead the rows [t, t + x) of the tile ask for: all of it when they are the last.
+inline std::int64_t ahead_of_last(const RowTile& tile, std::int64_t t, std::int64_t x) {
+  return tile.x_begin + t + x == tile.x_total ? tile.ahead : 0;
+}
 
 /// A way to multiply by weights of one dtype.
 struct RowKernel {

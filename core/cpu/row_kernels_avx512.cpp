@@ -1,5 +1,6 @@
 #include <immintrin.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -11,6 +12,7 @@ namespace strata::cpu {
 namespace {
 
 constexpr std::int64_t kXGroupBytes = 2 * kGroupNumel;
+constexpr std::int64_t kLineBytes = 64;
 
 [[STRATA_AVX512_BF16, gnu::always_inline]] inline __m512bh pairs(__m512i words) {
   return reinterpret_cast<__m512bh>(words);
@@ -141,27 +143,56 @@ struct Q4Row {
   _mm512_storeu_ps(totals, _mm512_permutexvar_ps(order, ones));
 }
 
+/// The share of the weights ahead that rows [t, t + x) of a tile ask for, with rows [n, n + w) of
+/// w: so many cache lines with each group, when every pass over the weights asks for its share.
+struct LinesAhead {
+  const std::byte* next;
+  std::int64_t per_group;
+};
+LinesAhead lines_ahead(const RowTile& tile, std::int64_t t, std::int64_t x, std::int64_t n,
+                       std::int64_t w) {
+  const std::int64_t lines = w * tile.w_stride / kLineBytes;
+  const std::int64_t groups = std::max<std::int64_t>(1, tile.k / kGroupNumel);
+  const std::int64_t begin = lines * (tile.x_begin + t) / tile.x_total;
+  const std::int64_t end = lines * (tile.x_begin + t + x) / tile.x_total;
+  return {tile.w + n * tile.w_stride + tile.ahead + begin * kLineBytes,
+          (end - begin + groups - 1) / groups};
+}
+
 /// X rows of x by W of w, X W <= 16. Each sum has two additions waiting for each other in a group,
 /// so eight sums or more keep the unit busy.
+///
+/// Rows of bf16 are multiplied about as fast as memory gives them, four rows of x at a time: to
+/// have both at once, what comes next is asked for evenly in all passes. A burst in one of them
+/// would fill the queue of the caches and hold up its loads.
 template <typename Row, int X, int W>
 [[STRATA_AVX512_BF16]] void multiply_part(RowTile& tile, std::int64_t t0, std::int64_t n0) {
+  constexpr bool kEvenly = !Row::kScaled && X == 4;
   const std::byte* x[X];
   const std::byte* w[W];
   for (int t = 0; t < X; ++t) x[t] = tile.x + (t0 + t) * tile.x_stride;
   for (int n = 0; n < W; ++n) w[n] = tile.w + (n0 + n) * tile.w_stride;
   const std::int64_t groups = tile.k / kGroupNumel;
-  const std::int64_t ahead = t0 + X == tile.x_rows ? tile.ahead : 0;
+  const std::int64_t ahead = ahead_of_last(tile, t0, X);
+  LinesAhead evenly = lines_ahead(tile, t0, X, n0, W);
   __m512 strands[16];
   for (__m512& strand : strands) strand = _mm512_setzero_ps();
   for (std::int64_t group = 0; group < groups; ++group) {
     __m512bh left[X][2];
     for (int t = 0; t < X; ++t) Bf16Row::get(x[t] + group * kXGroupBytes, left[t]);
+    if constexpr (kEvenly) {
+      for (std::int64_t line = 0; line < evenly.per_group; ++line, evenly.next += kLineBytes) {
+        _mm_prefetch(evenly.next, _MM_HINT_T1);
+      }
+    }
     for (int n = 0; n < W; ++n) {
       __m512bh right[2];
       const std::byte* w_group = w[n] + group * Row::kGroupBytes;
       Row::get(w_group, right);
-      _mm_prefetch(w_group + ahead, _MM_HINT_T1);
-      if (Row::kGroupBytes > 96) _mm_prefetch(w_group + ahead + 64, _MM_HINT_T1);
+      if constexpr (!kEvenly) {
+        _mm_prefetch(w_group + ahead, _MM_HINT_T1);
+        if (Row::kGroupBytes > 96) _mm_prefetch(w_group + ahead + 64, _MM_HINT_T1);
+      }
       if constexpr (Row::kScaled) {
         const __m512 scale = Row::scale(w_group);
         for (int t = 0; t < X; ++t) {

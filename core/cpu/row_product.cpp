@@ -65,13 +65,14 @@ void multiply_w_rows(const Pass& pass, std::int64_t column, std::int64_t count) 
   tile.w_stride = pass.w_stride;
   tile.w_rows = count;
   tile.k = pass.product.k;
-  const std::int64_t ahead = 2 * count * pass.w_stride;  // what comes after what comes next
+  tile.ahead = 2 * count * pass.w_stride;  // what comes after what comes next
+  tile.x_total = pass.rows;
   tile.x_stride = pass.x_stride;
   for (std::int64_t t = 0; t < pass.rows; t += kTileXRows) {
     const std::int64_t row = pass.row_begin + t;
     tile.x = pass.x + row * pass.x_stride;
     tile.x_rows = std::min(kTileXRows, pass.rows - t);
-    tile.ahead = t + kTileXRows >= pass.rows ? ahead : 0;
+    tile.x_begin = t;
     pass.kernel.multiply(tile);
     write_sums<Output>(pass, tile, row, column);
   }
