@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -11,21 +12,82 @@ namespace strata {
 /// Tokens of a page. A constant: it decides the order of additions in attention.
 inline constexpr std::int64_t kPageTokens = 64;
 
+/// One key/value head of a page: where its parts lie, in bytes from its begin. A head is taken in
+/// groups of kGroupNumel elements, the last of which may be shorter.
+///
+///     keys    [D, kPageTokens]: transposed, so that scores of many keys come from whole vectors
+///     values  by group: [kPageTokens, elements of the group, rounded up to whole vectors]
+///
+/// In kQ8 and kQ4 each group of each token has a scale (bf16), in kQ4 a zero point (uint8), chosen
+/// as core/group_quantization.h does:
+///
+///     key scales, value scales, key zero points, value zero points: [groups, kPageTokens] each
+///
+/// kQ4 has two values in a byte: of every 32 of a line, byte i holds i and i + 16 (high half).
+struct KvHeadLayout {
+  KvHeadLayout(Dtype dtype, std::int64_t head_size);
+
+  /// Bytes of `elements` neighbours in a line, whole vectors of them.
+  static constexpr std::size_t line_bytes(Dtype dtype, std::int64_t elements) {
+    const std::int64_t vector = dtype == Dtype::kQ4 ? 32 : 16;
+    const auto whole = static_cast<std::size_t>((elements + vector - 1) / vector * vector);
+    if (dtype == Dtype::kQ4) return whole / 2;
+    return whole * (dtype == Dtype::kQ8 ? 1 : size_bytes(dtype));
+  }
+  std::int64_t group_elements(std::int64_t group) const {
+    return std::min(kGroupNumel, head_size - group * kGroupNumel);
+  }
+  /// Of a group of the values.
+  std::size_t values_of(std::int64_t group) const {
+    return values + static_cast<std::size_t>(group * kPageTokens) * line_bytes(dtype, kGroupNumel);
+  }
+
+  Dtype dtype;
+  std::int64_t head_size;  ///< D
+  std::int64_t groups;
+  std::size_t values;
+  std::size_t key_scales = 0;
+  std::size_t value_scales = 0;
+  std::size_t key_zeros = 0;
+  std::size_t value_zeros = 0;
+  std::size_t bytes;  ///< of a head, whole cache lines
+};
+
+inline KvHeadLayout::KvHeadLayout(Dtype format, std::int64_t size)
+    : dtype(format),
+      head_size(size),
+      groups((size + kGroupNumel - 1) / kGroupNumel),
+      values(static_cast<std::size_t>(size) * line_bytes(format, kPageTokens)) {
+  constexpr std::size_t kCacheLine = 64;
+  const std::int64_t last = group_elements(groups - 1);
+  std::size_t end = values_of(groups - 1) + kPageTokens * line_bytes(format, last);
+  const auto take = [&](std::size_t bytes_each) {
+    const std::size_t begin = end;
+    end += static_cast<std::size_t>(groups * kPageTokens) * bytes_each;
+    return begin;
+  };
+  if (is_quantized(format)) {
+    key_scales = take(sizeof(bf16));
+    value_scales = take(sizeof(bf16));
+  }
+  if (format == Dtype::kQ4) {
+    key_zeros = take(1);
+    value_zeros = take(1);
+  }
+  bytes = (end + kCacheLine - 1) / kCacheLine * kCacheLine;
+}
+
 /// Where the keys and values of one layer lie: in pages of kPageTokens tokens, each for all
-/// key/value heads.
-///
-///     page   G times: keys [D, kPageTokens], values [kPageTokens, D]
-///
-/// Keys lie transposed, so that scores of many keys come from whole vectors.
+/// key/value heads, one after the other.
 struct PagedKv {
   std::byte* memory = nullptr;  ///< of page 0
   std::size_t page_stride = 0;  ///< bytes from a page to the next
-  Dtype dtype = Dtype::kBf16;   ///< fp32 or bf16
+  Dtype dtype = Dtype::kBf16;   ///< fp32, bf16, kQ8 or kQ4
   std::int64_t kv_heads = 0;    ///< G
   std::int64_t head_size = 0;   ///< D
 
   std::size_t page_bytes() const {
-    return 2 * static_cast<std::size_t>(kv_heads * head_size * kPageTokens) * size_bytes(dtype);
+    return static_cast<std::size_t>(kv_heads) * KvHeadLayout(dtype, head_size).bytes;
   }
 };
 

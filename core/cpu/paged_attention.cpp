@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "core/cpu/attention_tiles.h"
 #include "core/cpu/check.h"
 #include "core/cpu/cpu_ops.h"
+#include "core/cpu/kv_lines.h"
 #include "core/cpu/numeric.h"
 #include "core/cpu/team.h"
 #include "core/cpu/tile_product.h"
@@ -22,75 +24,71 @@ static_assert(kPageTokens == kTile);
 /// Up to this many lanes a tile would mostly multiply nothing.
 constexpr std::int64_t kFewLanes = 8;
 
-template <typename T, typename C>
-STRATA_MULTIVERSION void store_token(const T* __restrict key, const T* __restrict value,
-                                     std::int64_t head_size, C* __restrict keys,
-                                     C* __restrict values) {
-  for (std::int64_t d = 0; d < head_size; ++d) store(keys[d * kPageTokens], load(key[d]));
-  for (std::int64_t d = 0; d < head_size; ++d) store(values[d], load(value[d]));
-}
-
 template <typename C>
 STRATA_MULTIVERSION void to_floats(const C* __restrict from, float* __restrict to, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) to[i] = load(from[i]);
 }
 
-/// scores[key] = sum over d, in order, of query[d] keys[d, key].
-template <typename C>
-STRATA_MULTIVERSION void key_scores(const float* __restrict query, const C* __restrict keys,
-                                    std::int64_t head_size, float* __restrict scores) {
-  float sums[kPageTokens] = {};
-  for (std::int64_t d = 0; d < head_size; ++d) {
-    const float factor = query[d];
-    for (std::int64_t key = 0; key < kPageTokens; ++key) {
-      sums[key] += factor * load(keys[d * kPageTokens + key]);
+/// Takes the scores of one lane in, of which it sees keys [begin, end): they become exp(score - new
+/// maximum), and 0 where it sees none. Adds as take_scores() does.
+/// @return by what everything before shrinks
+STRATA_MULTIVERSION float take_lane_scores(float* __restrict scores, std::int64_t begin,
+                                           std::int64_t end, float& maximum, float& sum) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  float highest[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) highest[lane] = maximum;
+  for (std::int64_t key = 0; key < kPageTokens; key += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const bool seen = (begin <= key + lane) & (key + lane < end);
+      const float score = seen ? scores[key + lane] : kNothing;
+      scores[key + lane] = score;
+      highest[lane] = highest[lane] < score ? score : highest[lane];
     }
   }
-  for (std::int64_t key = 0; key < kPageTokens; ++key) scores[key] = sums[key];
-}
-
-STRATA_MULTIVERSION float largest_score(const float* __restrict scores, std::int64_t begin,
-                                        std::int64_t end, float largest) {
-  for (std::int64_t key = begin; key < end; ++key) {
-    largest = largest < scores[key] ? scores[key] : largest;
-  }
-  return largest;
-}
-
-STRATA_MULTIVERSION float shrink_factor(float before, float now) {
-  return exponential(before - now);
-}
-
-/// Rounded as the tile's: once where the processor multiplies and adds in one.
-STRATA_MULTIVERSION float advance_sum(float sum, float shrink, float added) {
-  return sum * shrink + added;
-}
-
-STRATA_MULTIVERSION void exponentiate(float* __restrict scores, float maximum) {
-  for (std::int64_t key = 0; key < kPageTokens; ++key) {
-    scores[key] = exponential(scores[key] - maximum);
-  }
+  float now = maximum;
+  for (int lane = 0; lane < kLanes; ++lane) now = now < highest[lane] ? highest[lane] : now;
+  for (std::int64_t key = 0; key < kPageTokens; ++key) scores[key] = exponential(scores[key] - now);
+  const float shrink = exponential(maximum - now);
+  float added = 0;
+  for (std::int64_t key = begin; key < end; ++key) added += scores[key];
+  sum = sum * shrink + added;
+  maximum = now;
+  return shrink;
 }
 
 STRATA_MULTIVERSION void scale(float* __restrict values, float factor, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) values[i] *= factor;
 }
 
-/// output[d] += sum over keys, in order, of probability[key] values[key, d].
-template <typename C>
-STRATA_MULTIVERSION void add_values(const float* __restrict probabilities,
-                                    const C* __restrict values, std::int64_t begin,
-                                    std::int64_t end, std::int64_t head_size,
-                                    float* __restrict output) {
-  for (std::int64_t key = begin; key < end; ++key) {
-    const float factor = probabilities[key];
-    const C* line = values + key * head_size;
-    for (std::int64_t d = 0; d < head_size; ++d) output[d] += factor * load(line[d]);
+// Sums over the elements of a quantised group get its scale key by key; so do the probabilities
+// that meet its values. For one lane, and for a tile of them.
+
+STRATA_MULTIVERSION void add_scaled_lane(const float* __restrict parts,
+                                         const bf16* __restrict scales, float* __restrict sums) {
+  for (std::int64_t key = 0; key < kTile; ++key) sums[key] += parts[key] * load(scales[key]);
+}
+STRATA_MULTIVERSION void add_scaled_tile(const float* __restrict parts,
+                                         const bf16* __restrict scales, float* __restrict sums) {
+  for (std::int64_t key = 0; key < kTile; ++key) {
+    const float factor = load(scales[key]);
+    for (std::int64_t i = key * kTile; i < (key + 1) * kTile; ++i) sums[i] += parts[i] * factor;
+  }
+}
+STRATA_MULTIVERSION void scale_lane(const float* __restrict from, const bf16* __restrict scales,
+                                    float* __restrict to) {
+  for (std::int64_t key = 0; key < kTile; ++key) to[key] = from[key] * load(scales[key]);
+}
+/// Zeros from key `keys` on.
+STRATA_MULTIVERSION void scale_tile(const float* __restrict from, const bf16* __restrict scales,
+                                    std::int64_t keys, float* __restrict to) {
+  for (std::int64_t key = 0; key < kTile; ++key) {
+    const float factor = key < keys ? load(scales[key]) : 0.0f;
+    for (std::int64_t i = key * kTile; i < (key + 1) * kTile; ++i) to[i] = from[i] * factor;
   }
 }
 
 /// What every lane needs to know of a call.
-template <typename T, typename C>
+template <typename T>
 struct Operands {
   AttentionShape shape;
   PagedKv kv;
@@ -98,15 +96,14 @@ struct Operands {
   T* y;
 
   std::int64_t group() const { return shape.heads / shape.kv_heads; }
-  std::int64_t head_elements() const { return shape.head_size * kPageTokens; }
-  const C* keys(std::int32_t page, std::int64_t kv_head) const {
-    return reinterpret_cast<const C*>(kv.memory + static_cast<std::size_t>(page) * kv.page_stride) +
-           2 * kv_head * head_elements();
-  }
-  const C* values(std::int32_t page, std::int64_t kv_head) const {
-    return keys(page, kv_head) + head_elements();
-  }
 };
+
+/// Where a head of a page begins.
+std::byte* head_of(const PagedKv& kv, const KvHeadLayout& layout, std::int32_t page,
+                   std::int64_t kv_head) {
+  return kv.memory + static_cast<std::size_t>(page) * kv.page_stride +
+         static_cast<std::size_t>(kv_head) * layout.bytes;
+}
 
 /// Lanes [lane, lane + lanes) of a sequence's rows and one key/value head.
 struct Item {
@@ -117,11 +114,12 @@ struct Item {
 };
 
 /// One thread's memory and work.
-template <typename T, typename C>
+template <typename T>
 class Worker {
  public:
-  explicit Worker(const Operands<T, C>& in)
+  explicit Worker(const Operands<T>& in)
       : in_(in),
+        layout_(in.kv.dtype, in.shape.head_size),
         size_(in.shape.head_size),
         padded_(padded_head_size(size_)),
         query_(static_cast<std::size_t>(kTile * padded_)),
@@ -129,7 +127,8 @@ class Worker {
         keys_(query_.size()),
         values_(query_.size()),
         output_(query_.size()),
-        scores_(static_cast<std::size_t>(kTile * kTile)) {}
+        scores_(static_cast<std::size_t>(kTile * kTile)),
+        parts_(scores_.size()) {}
 
   void run(const Item& item) {
     item_ = item;
@@ -171,12 +170,17 @@ class Worker {
       range_.end = std::max(range_.end, last + 1);
     }
   }
-  /// Calls visit(first token, page) for the pages that any lane sees.
+  /// Calls visit(first token, keys and values) for the pages that any lane sees.
   template <typename Visit>
   void for_pages(const Visit& visit) const {
+    const auto head = [&](std::int64_t key) {
+      const std::int32_t page = item_.sequence->pages[static_cast<std::size_t>(key / kPageTokens)];
+      return head_of(in_.kv, layout_, page, item_.kv_head);
+    };
     for (std::int64_t key = range_.begin / kPageTokens * kPageTokens; key < range_.end;
          key += kPageTokens) {
-      visit(key, item_.sequence->pages[static_cast<std::size_t>(key / kPageTokens)]);
+      const std::int64_t next = key + kPageTokens < range_.end ? key + kPageTokens : key;
+      visit(key, KvPage(layout_, head(key), head(next)));
     }
   }
 
@@ -185,8 +189,10 @@ class Worker {
     for (std::int64_t lane = 0; lane < item_.lanes; ++lane) {
       scale(query_.data() + lane * padded_, in_.shape.scale, size_);
     }
-    for_pages([&](std::int64_t key, std::int32_t page) {
-      for (std::int64_t lane = 0; lane < item_.lanes; ++lane) take_page(key, page, lane, softmax);
+    for_pages([&](std::int64_t key, const KvPage& page) {
+      find_few_scores(page);
+      const auto [begin, end] = take_few_scores(key, softmax);
+      add_few_values(page, begin, end);
     });
     for (std::int64_t lane = 0; lane < item_.lanes; ++lane) {
       float* output = output_.data() + lane * padded_;
@@ -195,38 +201,67 @@ class Worker {
       for (std::int64_t d = 0; d < size_; ++d) store(y[d], output[d]);
     }
   }
-  void take_page(std::int64_t key, std::int32_t page, std::int64_t lane, RunningSoftmax& softmax) {
-    const std::int64_t begin = std::max<std::int64_t>(0, range_.first[lane] - key);
-    const std::int64_t end = std::min<std::int64_t>(kPageTokens, range_.last[lane] + 1 - key);
+  void find_few_scores(const KvPage& page) {
+    const std::int64_t all = item_.lanes * kTile;
+    std::fill_n(scores_.data(), all, 0.0f);
+    for (std::int64_t group = 0; group < layout_.groups; ++group) {
+      const float* query = query_.data() + group * kGroupNumel;
+      if (!quantized_) {
+        add_kv_lines(page.keys(group), query, padded_, item_.lanes, scores_.data(), kTile);
+        continue;
+      }
+      std::fill_n(parts_.data(), all, 0.0f);
+      add_kv_lines(page.keys(group), query, padded_, item_.lanes, parts_.data(), kTile);
+      for (std::int64_t i = 0; i < all; i += kTile) {
+        add_scaled_lane(parts_.data() + i, page.key_scales(group), scores_.data() + i);
+      }
+    }
+  }
+  /// @return the keys of the page that any lane sees; probabilities of others are 0 where needed
+  std::pair<std::int64_t, std::int64_t> take_few_scores(std::int64_t key, RunningSoftmax& softmax) {
+    std::int64_t first = kPageTokens, last = 0;
+    for (std::int64_t lane = 0; lane < item_.lanes; ++lane) {
+      const std::int64_t begin = std::max<std::int64_t>(0, range_.first[lane] - key);
+      const std::int64_t end = std::min<std::int64_t>(kPageTokens, range_.last[lane] + 1 - key);
+      float* scores = scores_.data() + lane * kTile;
+      if (begin >= end) {
+        std::fill_n(scores, kTile, 0.0f);
+        continue;
+      }
+      const float shrink =
+          take_lane_scores(scores, begin, end, softmax.maximum[lane], softmax.sum[lane]);
+      scale(output_.data() + lane * padded_, shrink, size_);
+      first = std::min(first, begin);
+      last = std::max(last, end);
+    }
+    return {first, last};
+  }
+  void add_few_values(const KvPage& page, std::int64_t begin, std::int64_t end) {
     if (begin >= end) return;
-    float* scores = scores_.data();
-    float* output = output_.data() + lane * padded_;
-    key_scores(query_.data() + lane * padded_, in_.keys(page, item_.kv_head), size_, scores);
-    const float maximum = largest_score(scores, begin, end, softmax.maximum[lane]);
-    const float shrink = shrink_factor(softmax.maximum[lane], maximum);
-    exponentiate(scores, maximum);
-    float sum = 0;
-    for (std::int64_t i = begin; i < end; ++i) sum += scores[i];
-    softmax.sum[lane] = advance_sum(softmax.sum[lane], shrink, sum);
-    softmax.maximum[lane] = maximum;
-    scale(output, shrink, size_);
-    add_values(scores, in_.values(page, item_.kv_head), begin, end, size_, output);
+    for (std::int64_t group = 0; group < layout_.groups; ++group) {
+      const float* factors = scores_.data();
+      if (quantized_) {
+        for (std::int64_t lane = 0; lane < item_.lanes; ++lane) {
+          scale_lane(scores_.data() + lane * kTile, page.value_scales(group),
+                     parts_.data() + lane * kTile);
+        }
+        factors = parts_.data();
+      }
+      add_kv_lines(page.values(group, begin, end), factors + begin, kTile, item_.lanes,
+                   output_.data() + group * kGroupNumel, padded_);
+    }
   }
 
   void run_tile() {
     RunningSoftmax softmax = empty_softmax();
     transpose_to_lanes(query_.data(), padded_, in_.shape.scale, lanes_.data());
-    for_pages([&](std::int64_t key, std::int32_t page) {
+    for_pages([&](std::int64_t key, const KvPage& page) {
       const std::int64_t keys = std::min(kPageTokens, range_.end - key);
-      to_floats(in_.keys(page, item_.kv_head), keys_.data(), in_.head_elements());
-      load_rows(in_.values(page, item_.kv_head), size_, keys, size_, values_.data());
-      std::ranges::fill(scores_, 0.0f);
-      add_tile_product({keys_.data(), 1, kTile}, lanes_.data(), scores_.data(), kTile, kTile,
-                       size_);
+      decode(page, keys);
+      find_tile_scores(page);
       if (!sees_all(range_, key)) mask_scores(range_, key, scores_.data());
       take_scores(scores_.data(), softmax, output_.data(), padded_);
-      add_tile_product({values_.data(), 1, padded_}, scores_.data(), output_.data(), padded_, kTile,
-                       kTile);
+      add_tile_values(page, keys);
     });
     for (std::int64_t lane = 0; lane < item_.lanes; ++lane) {
       const float factor = 1.0f / softmax.sum[lane];
@@ -236,8 +271,47 @@ class Worker {
       }
     }
   }
+  void decode(const KvPage& page, std::int64_t keys) {
+    for (std::int64_t group = 0; group < layout_.groups; ++group) {
+      const std::int64_t first = group * kGroupNumel;
+      decode_kv_lines(page.keys(group), keys_.data() + first * kTile, kTile);
+      decode_kv_lines(page.values(group, 0, keys), values_.data() + first, padded_);
+    }
+    std::fill(values_.begin() + keys * padded_, values_.end(), 0.0f);
+  }
+  void find_tile_scores(const KvPage& page) {
+    std::ranges::fill(scores_, 0.0f);
+    if (!quantized_) {
+      add_tile_product({keys_.data(), 1, kTile}, lanes_.data(), scores_.data(), kTile, kTile,
+                       size_);
+      return;
+    }
+    for (std::int64_t group = 0; group < layout_.groups; ++group) {
+      const std::int64_t first = group * kGroupNumel * kTile;
+      std::ranges::fill(parts_, 0.0f);
+      add_tile_product({keys_.data() + first, 1, kTile}, lanes_.data() + first, parts_.data(),
+                       kTile, kTile, layout_.group_elements(group));
+      add_scaled_tile(parts_.data(), page.key_scales(group), scores_.data());
+    }
+  }
+  void add_tile_values(const KvPage& page, std::int64_t keys) {
+    if (!quantized_) {
+      add_tile_product({values_.data(), 1, padded_}, scores_.data(), output_.data(), padded_, kTile,
+                       kTile);
+      return;
+    }
+    for (std::int64_t group = 0; group < layout_.groups; ++group) {
+      const std::int64_t first = group * kGroupNumel;
+      scale_tile(scores_.data(), page.value_scales(group), keys, parts_.data());
+      add_tile_product({values_.data() + first, 1, padded_}, parts_.data(),
+                       output_.data() + first * kTile, std::min(kGroupNumel, padded_ - first),
+                       kTile, kTile);
+    }
+  }
 
-  const Operands<T, C>& in_;
+  const Operands<T>& in_;
+  KvHeadLayout layout_;
+  bool quantized_ = is_quantized(layout_.dtype);
   Item item_{};
   QueryRange range_{};
   std::int64_t size_;
@@ -247,11 +321,12 @@ class Worker {
   std::vector<float> keys_;    // [D, kTile]
   std::vector<float> values_;  // [kTile, P]
   std::vector<float> output_;  // few: [lanes, P]; tile: [P, kTile]
-  std::vector<float> scores_;  // few: [kTile]; tile: [kTile keys, kTile lanes]
+  std::vector<float> scores_;  // few: [lanes, kTile keys]; tile: [kTile keys, kTile lanes]
+  std::vector<float> parts_;   // as scores, of one group
 };
 
-template <typename T, typename C>
-void attend(const Operands<T, C>& in, std::span<const SequenceRows> sequences) {
+template <typename T>
+void attend(const Operands<T>& in, std::span<const SequenceRows> sequences) {
   std::vector<Item> items;
   for (const SequenceRows& sequence : sequences) {
     const std::int64_t lanes = sequence.rows * in.group();
@@ -264,7 +339,7 @@ void attend(const Operands<T, C>& in, std::span<const SequenceRows> sequences) {
   const auto count = static_cast<std::int64_t>(items.size());
 #pragma omp parallel if (count > 1)
   {
-    Worker<T, C> worker(in);
+    Worker<T> worker(in);
 #pragma omp for schedule(dynamic)
     for (std::int64_t i = 0; i < count; ++i) worker.run(items[static_cast<std::size_t>(i)]);
   }
@@ -281,6 +356,33 @@ void expect_pages(std::span<const SequenceRows> sequences, std::int64_t rows) {
   }
 }
 
+void expect_format(const PagedKv& kv) {
+  expects(kv.dtype == Dtype::kF32 || kv.dtype == Dtype::kBf16 || is_quantized(kv.dtype),
+          "keys and values are kept in fp32, bf16, q8 or q4");
+}
+
+/// Rows whose tokens lie in one page, the first of them at `place`.
+struct PageRows {
+  std::int64_t row;
+  std::int64_t rows;
+  std::int32_t page;
+  std::int64_t place;
+};
+
+std::vector<PageRows> cut_at_pages(std::span<const SequenceRows> sequences) {
+  std::vector<PageRows> parts;
+  for (const SequenceRows& sequence : sequences) {
+    for (std::int64_t row = 0; row < sequence.rows;) {
+      const std::int64_t token = sequence.position + row, place = token % kPageTokens;
+      const std::int64_t rows = std::min(kPageTokens - place, sequence.rows - row);
+      parts.push_back({sequence.row + row, rows,
+                       sequence.pages[static_cast<std::size_t>(token / kPageTokens)], place});
+      row += rows;
+    }
+  }
+  return parts;
+}
+
 }  // namespace
 
 void CpuOps::append_kv(const PagedKv& kv, std::span<const SequenceRows> sequences,
@@ -291,25 +393,19 @@ void CpuOps::append_kv(const PagedKv& kv, std::span<const SequenceRows> sequence
   expects(rows.features == kv.kv_heads * kv.head_size,
           "append_kv: k has other heads than the pages");
   expect_pages(sequences, rows.rows);
+  expect_format(kv);
   submit(stream, threads_, [=] {
+    const KvHeadLayout layout(kv.dtype, kv.head_size);
+    const std::vector<PageRows> parts = cut_at_pages(sequences);
     visit_compute_dtype(k.dtype(), [&]<typename T>(T) {
-      visit_compute_dtype(kv.dtype, [&]<typename C>(C) {
-        const Operands<T, C> in{.shape = {.kv_heads = kv.kv_heads, .head_size = kv.head_size},
-                                .kv = kv,
-                                .q = nullptr,
-                                .y = nullptr};
-        for (const SequenceRows& sequence : sequences) {
-          for_blocks(sequence.rows, 1, [&](std::int64_t row, std::int64_t) {
-            const std::int64_t token = sequence.position + row;
-            const std::int32_t page = sequence.pages[static_cast<std::size_t>(token / kPageTokens)];
-            const std::int64_t place = token % kPageTokens;
-            for (std::int64_t head = 0; head < kv.kv_heads; ++head) {
-              const std::int64_t from = ((sequence.row + row) * kv.kv_heads + head) * kv.head_size;
-              C* keys = const_cast<C*>(in.keys(page, head)) + place;
-              C* values = const_cast<C*>(in.values(page, head)) + place * kv.head_size;
-              store_token(k.as<T>() + from, v.as<T>() + from, kv.head_size, keys, values);
-            }
-          });
+      // One thread for each head of a page: tokens may share a byte.
+      for_blocks(std::ssize(parts) * kv.kv_heads, 1, [&](std::int64_t index, std::int64_t) {
+        const PageRows& part = parts[static_cast<std::size_t>(index / kv.kv_heads)];
+        const std::int64_t kv_head = index % kv.kv_heads;
+        std::byte* head = head_of(kv, layout, part.page, kv_head);
+        for (std::int64_t row = 0; row < part.rows; ++row) {
+          const std::int64_t from = ((part.row + row) * kv.kv_heads + kv_head) * kv.head_size;
+          store_kv_token(layout, k.as<T>() + from, v.as<T>() + from, part.place + row, head);
         }
       });
     });
@@ -325,12 +421,11 @@ void CpuOps::paged_attention(const AttentionShape& shape, const PagedKv& kv,
   expects(rows.features == shape.heads * shape.head_size && kv.head_size == shape.head_size &&
               kv.kv_heads == shape.kv_heads,
           "paged_attention: q, shape and pages have different heads");
+  expect_format(kv);
   expect_pages(sequences, rows.rows);
   submit(stream, threads_, [=] {
     visit_compute_dtype(q.dtype(), [&]<typename T>(T) {
-      visit_compute_dtype(kv.dtype, [&]<typename C>(C) {
-        attend(Operands<T, C>{.shape = shape, .kv = kv, .q = q.as<T>(), .y = y.as<T>()}, sequences);
-      });
+      attend(Operands<T>{.shape = shape, .kv = kv, .q = q.as<T>(), .y = y.as<T>()}, sequences);
     });
   });
 }

@@ -12,13 +12,13 @@ namespace {
 class KvCacheTest : public testing::Test {
  protected:
   static constexpr int kPages = 5;
-  KvShape shape_{.layers = 3, .kv_heads = 2, .head_size = 8, .dtype = Dtype::kBf16};
+  KvShape shape_{.layers = 3, .kv_heads = 2, .head_size = 16, .dtype = Dtype::kBf16};
   Buffer memory_ = allocate_host(shape_.page_bytes() * kPages + 100);
   KvCache cache_{shape_, {memory_.data(), memory_.bytes()}};
 };
 
 TEST_F(KvCacheTest, LaysEveryPageOfEveryLayerIntoItsMemory) {
-  EXPECT_EQ(shape_.page_bytes(), 3u * 2 * 2 * 8 * 64 * 2);
+  EXPECT_EQ(shape_.page_bytes(), 3u * 2 * 2 * 16 * 64 * 2);
   EXPECT_EQ(cache_.page_count(), kPages);
   std::set<std::byte*> begins;
   for (int layer = 0; layer < shape_.layers; ++layer) {
