@@ -23,7 +23,10 @@ inline constexpr std::int64_t kPageTokens = 64;
 ///
 ///     key scales, value scales, key zero points, value zero points: [groups, kPageTokens] each
 ///
-/// kQ4 has two values in a byte: of every 32 of a line, byte i holds i and i + 16 (high half).
+/// Numbers are not negative: kQ8's have 128 added. Lines of 64 lie such that vectors of 16 come
+/// from them without shuffles: element 16 v + i is byte v of four bytes i in kQ8; in kQ4 it is in
+/// byte v of four bytes i % 8, in the high half from i = 8 on. Shorter lines of kQ8 lie in order,
+/// and of kQ4 byte i holds elements i and 16 + i (high half).
 struct KvHeadLayout {
   KvHeadLayout(Dtype dtype, std::int64_t head_size);
 

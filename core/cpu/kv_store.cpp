@@ -11,7 +11,7 @@ namespace {
 struct QuantizedGroup {
   bf16 scale;
   std::uint8_t zero = 0;
-  std::uint8_t values[kGroupNumel] = {};  // kQ8: as int8
+  std::uint8_t values[kGroupNumel] = {};
 };
 
 /// Nearest whole number, halves to even. @pre |value| < 2^22
@@ -52,28 +52,29 @@ STRATA_MULTIVERSION void quantize_group(const T* __restrict from, std::int64_t c
   to.scale = scale_from(q8 ? magnitude / 127.0f : largest / 15.0f - least / 15.0f, finite);
   const float step = load(to.scale);
   const float divisor = step > 0.0f ? step : 1.0f;  // all are zero, or nothing matters
-  const float zero = q8 ? 0.0f : within(nearest(-least / divisor), 0.0f, 15.0f);
+  const float zero = q8 ? 128.0f : within(nearest(-least / divisor), 0.0f, 15.0f);
   to.zero = static_cast<std::uint8_t>(zero);
-  const float low = q8 ? -127.0f : 0.0f, high = q8 ? 127.0f : 15.0f;
+  const float low = q8 ? 1.0f : 0.0f, high = q8 ? 255.0f : 15.0f;
   for (std::int64_t i = 0; i < count; ++i) {
     const float value = within(nearest(elements[i] / divisor) + zero, low, high);
     to.values[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(value));
   }
 }
 
-/// Element `index` of a line of kQ4.
-void put_half(std::byte* line, std::int64_t index, std::uint8_t value) {
-  std::byte& pair = line[index / 32 * 16 + index % 16];
-  const bool high = index % 32 >= 16;
+void put_half(std::byte& pair, bool high, std::uint8_t value) {
   pair = high ? (pair & std::byte{0x0f}) | std::byte(static_cast<std::uint8_t>(value << 4))
               : (pair & std::byte{0xf0}) | std::byte{value};
 }
 
-void put_value(Dtype dtype, std::byte* line, std::int64_t index, std::uint8_t value) {
+/// Element `index` of a line; `whole`: of kGroupNumel, as PagedKv says.
+void put_value(Dtype dtype, bool whole, std::byte* line, std::int64_t index, std::uint8_t value) {
+  const std::int64_t vector = index / kLanes, lane = index % kLanes;
   if (dtype == Dtype::kQ8) {
-    line[index] = std::byte{value};
+    line[whole ? 4 * lane + vector : index] = std::byte{value};
+  } else if (whole) {
+    put_half(line[4 * (lane % 8) + vector], lane >= 8, value);
   } else {
-    put_half(line, index, value);
+    put_half(line[lane], vector == 1, value);
   }
 }
 
@@ -96,7 +97,7 @@ void store_quantized(const KvHeadLayout& layout, const T* key, const T* value, s
     put_scale(layout, group, at, layout.key_scales, layout.key_zeros, head);
     for (std::int64_t i = 0; i < count; ++i) {
       std::byte* line = head + static_cast<std::size_t>(first + i) * key_line;
-      put_value(layout.dtype, line, place, group.values[i]);
+      put_value(layout.dtype, true, line, place, group.values[i]);
     }
     group = {};
     quantize_group(value + first, count, layout.dtype, group);
@@ -104,7 +105,9 @@ void store_quantized(const KvHeadLayout& layout, const T* key, const T* value, s
     const std::size_t bytes = KvHeadLayout::line_bytes(layout.dtype, count);
     std::byte* line = head + layout.values_of(g) + static_cast<std::size_t>(place) * bytes;
     std::memset(line, 0, bytes);
-    for (std::int64_t i = 0; i < count; ++i) put_value(layout.dtype, line, i, group.values[i]);
+    const bool whole = bytes == KvHeadLayout::line_bytes(layout.dtype, kGroupNumel);
+    for (std::int64_t i = 0; i < count; ++i)
+      put_value(layout.dtype, whole, line, i, group.values[i]);
   }
 }
 
