@@ -18,8 +18,9 @@ namespace strata {
 
 /// What one rank generates with.
 struct GeneratorOptions {
-  Dtype compute = Dtype::kBf16;  ///< kBf16 or kF32; also what keys and values are kept in
+  Dtype compute = Dtype::kBf16;  ///< kBf16 or kF32
   Dtype weights = Dtype::kBf16;  ///< kQ8 and kQ4: matrices are kept quantised (WeightStorage)
+  std::optional<Dtype> kv = {};  ///< of keys and values: kQ8 or kQ4; none: as `compute`
   std::optional<std::uint64_t> dram_bytes = {};  ///< all buffers; none: as much as it takes
   std::optional<std::uint64_t> kv_bytes = {};    ///< of keys and values; none: as there is room
   /// On the swap directories, for keys and values of sequences that were preempted; 0: those are
@@ -35,6 +36,8 @@ struct GeneratorOptions {
   IoEngineOptions io = {};
   /// Makes the engine that `io` describes; replace it to put another between us and the drive.
   std::function<std::unique_ptr<IoEngine>(const IoEngineOptions&)> make_engine = make_io_engine;
+
+  Dtype kv_dtype() const { return kv.value_or(compute); }
 };
 
 /// Where a part's weights rest.

@@ -55,7 +55,7 @@ GenerationPlan plan_generation(const Model& model, int rank, int ranks,
   return make_generation_plan(
       {.model = model,
        .partition = partition,
-       .kv = kv_shape(model, options.compute),
+       .kv = kv_shape(model, options.kv_dtype()),
        .in_files = FrozenShards::in_files(partition, rank, options.compute, locator),
        .options = options,
        .embedding_bytes = embedding_bytes});
@@ -121,7 +121,7 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       clock(trace != nullptr ? *trace : no_trace),
       shards(given.communicator),
       partition(streamed, shards.size(), WeightStorage{wanted.compute, wanted.weights}),
-      kv(kv_shape(streamed, wanted.compute)),
+      kv(kv_shape(streamed, wanted.kv_dtype())),
       memory(plan_generation(streamed, shards.rank(), shards.size(), wanted, locator)),
       plan(Plan::forward_only(streamed, memory.looks_up)),
       gathered(given.device.allocate(memory.gathered)),
@@ -184,8 +184,9 @@ std::unique_ptr<SwapSpace> Generator::State::make_swap(std::uint64_t bytes) {
 }
 
 void Generator::State::agree_on_plan() {
-  const std::array<std::uint64_t, 3> facts{plan.hash(), static_cast<std::uint64_t>(options.compute),
-                                           static_cast<std::uint64_t>(options.weights)};
+  const std::array<std::uint64_t, 4> facts{plan.hash(), static_cast<std::uint64_t>(options.compute),
+                                           static_cast<std::uint64_t>(options.weights),
+                                           static_cast<std::uint64_t>(kv.dtype)};
   expect_agreement(context.communicator, facts);
 }
 

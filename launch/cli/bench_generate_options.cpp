@@ -135,7 +135,7 @@ void add_generate_flags(CLI::App& app, GenerateBenchOptions& options) {
   add_list(app, "--weights", options.weights, same_text, "FORMAT[,...]",
            "generate: formats of weights: bf16, fp32, int8, int4");
   add_list(app, "--kv", options.kv, same_text, "FORMAT[,...]",
-           "generate: formats of keys and values: fp32 with weights in fp32, else bf16");
+           "generate: formats of keys and values: fp32 with weights in fp32, else bf16; int8, int4");
   add_whole(app, "--prompt-tokens", options.prompt_tokens, 1, kMostTokens,
             "generate: of each text");
   add_whole(app, "--new-tokens", options.new_tokens, 1, kMostTokens, "generate: of each text");

@@ -43,6 +43,8 @@ class Setup {
     options_ = make_generator_options(placement, local_rank().size, drives_);
     options_.weights = weights();
     options_.kv_bytes = kept.kv_memory;
+    options_.kv_swap_bytes = kept.kv_swap.value_or(0);
+    if (is_quantized(kept.kv)) options_.kv = kept.kv;
     options_.sequence_tokens = needs.sequence_tokens;
   }
 
@@ -120,8 +122,7 @@ class Setup {
         others.push_back({named.name, plan(other, kept_as({other.compute, other.weights}))});
       }
     }
-    const std::uint64_t token =
-        kv_shape(model_.model(), options_.compute).page_bytes() / kPageTokens;
+    const std::uint64_t token = token_bytes(options_.kv_dtype());
     const KnownRates known = rates(own);
     hidden_rows_ = hidden_rows(own, known, rates_.ranks);
     for (const std::string& warning : warnings_) context_.log.warn(warning);
@@ -129,6 +130,17 @@ class Setup {
          generation_plan_lines(own, options_, token, rates_.ranks, needs_.work, known, others)) {
       context_.log.info(line);
     }
+    const std::int64_t wanted = options_.sequences * options_.sequence_tokens;
+    const auto held = static_cast<std::int64_t>(own.kv / token);
+    if (options_.kv || held >= wanted) return;
+    for (const WeightName& named : kQuantizedWeights) {
+      context_.log.info(
+          fmt::format("keys and values: room for {} tokens of {}; --kv {} would have room for {}",
+                      held, wanted, named.name, own.kv / token_bytes(named.dtype)));
+    }
+  }
+  std::uint64_t token_bytes(Dtype dtype) const {
+    return kv_shape(model_.model(), dtype).page_bytes() / kPageTokens;
   }
 
   ParameterLocator locator() {
@@ -167,15 +179,22 @@ class Setup {
 
 }  // namespace
 
-void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help) {
+void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help, const char* flag) {
   std::vector<std::pair<std::string, Dtype>> names{{"bf16", Dtype::kBf16}};
   for (const WeightName& named : kQuantizedWeights) names.emplace_back(named.name, named.dtype);
-  add_choice<Dtype>(app, "--weights", weights, names, help);
+  add_choice<Dtype>(app, flag, weights, names, help);
 }
 
 void add_kept_flags(CLI::App& app, KeptOptions& options) {
   add_size(app, "--kv_memory", options.kv_memory,
            "memory of a rank for keys and values; default what --dram has room for");
+  add_size(app, "--kv_swap", options.kv_swap,
+           "of the --swap directories, a rank, for keys and values of texts that have to wait for "
+           "memory; default none: they are computed again");
+  add_weights_flag(app, options.kv,
+                   "what keys and values are kept as; bf16: as --compute says. int8 and int4 are "
+                   "rounded once, as they come",
+                   "--kv");
   add_weights_flag(app, options.weights,
                    "what matrices are kept as; bf16: as --compute says. int8 and int4 are made "
                    "once and kept in --cache");

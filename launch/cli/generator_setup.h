@@ -18,13 +18,17 @@ namespace strata::cli {
 /// of streaming.
 struct KeptOptions {
   std::optional<std::uint64_t> kv_memory;  ///< bytes of a rank; none: what --dram has room for
-  Dtype weights = Dtype::kBf16;            ///< kBf16 (as --compute says), kQ8 or kQ4
-  std::filesystem::path cache;             ///< of quantised weights; empty: the default
-  bool batch_invariant = false;            ///< a text's numbers do not depend on the others'
+  std::optional<std::uint64_t>
+      kv_swap;                   ///< bytes of a rank on swap; none: preempted texts wait nowhere
+  Dtype kv = Dtype::kBf16;       ///< kBf16 (as --compute says), kQ8 or kQ4
+  Dtype weights = Dtype::kBf16;  ///< kBf16 (as --compute says), kQ8 or kQ4
+  std::filesystem::path cache;   ///< of quantised weights; empty: the default
+  bool batch_invariant = false;  ///< a text's numbers do not depend on the others'
 };
 
-/// Declares --weights; `weights` must outlive the parsing.
-void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help);
+/// Declares --weights, or another flag for the same formats; `weights` must outlive the parsing.
+void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help,
+                      const char* flag = "--weights");
 
 /// Declares the flags; `options` must outlive the parsing.
 void add_kept_flags(CLI::App& app, KeptOptions& options);

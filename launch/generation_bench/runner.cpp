@@ -22,10 +22,19 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+/// What keys and values are quantised to; none: they are not.
+std::optional<Dtype> kv_format(const std::string& kv) {
+  for (const WeightName& quantized : kQuantizedWeights) {
+    if (kv == quantized.name) return quantized.dtype;
+  }
+  return std::nullopt;
+}
+
 bool on_drive(const GenerationSetup& setup) { return !setup.tier.directory.empty(); }
 
 KvShape kv_shape_of(const PretrainedModel& model, const GenerationSetup& setup) {
-  return kv_shape(model.model(), storage_of(setup.weights, setup.kv).compute);
+  const Dtype compute = storage_of(setup.weights, setup.kv).compute;
+  return kv_shape(model.model(), kv_format(setup.kv).value_or(compute));
 }
 
 /// In memory everything stays; on a drive nothing does, however much room there is: it is the drive
@@ -36,10 +45,11 @@ GeneratorOptions engine_options(const PretrainedModel& model, const GenerationSe
   const WeightStorage storage = storage_of(setup.weights, setup.kv);
   options.compute = storage.compute;
   options.weights = storage.weights;
+  options.kv = kv_format(setup.kv);
   options.sequences = batch;
   options.sequence_tokens = setup.prompt + setup.generated;
   options.rows = setup.rows;
-  const std::int64_t pages = (options.sequence_tokens + kPageTokens - 1) / kPageTokens;
+  const std::int64_t pages = pages_for(options.sequence_tokens);
   options.kv_bytes =
       static_cast<std::uint64_t>(batch * pages) * kv_shape_of(model, setup).page_bytes();
   options.residency = !on_drive(setup);
@@ -228,10 +238,10 @@ WeightStorage storage_of(const std::string& weights, const std::string& kv) {
         fmt::format("--weights: \"{}\" is not one of bf16, fp32, int8, int4", weights));
   }
   const WeightStorage& storage = *found;
-  if (kv != name(storage.compute)) {
-    throw UsageError(
-        fmt::format("--kv: with weights in {} keys and values are kept in {}, not in {}", weights,
-                    name(storage.compute), kv));
+  if (kv != name(storage.compute) && !kv_format(kv)) {
+    throw UsageError(fmt::format(
+        "--kv: with weights in {} keys and values are kept in {}, int8 or int4, not in {}", weights,
+        name(storage.compute), kv));
   }
   return storage;
 }

@@ -33,7 +33,8 @@ struct GenerationSetup {
 };
 
 /// What is computed in and what weights are kept as: bf16, fp32, or int8 and int4 (core's kQ8, kQ4)
-/// with bf16. @throws UsageError for formats that are not known, or not together
+/// with bf16. Keys and values are kept in what is computed in, or in int8 or int4.
+/// @throws UsageError for formats that are not known, or not together
 WeightStorage storage_of(const std::string& weights, const std::string& kv);
 
 /// What stands in the way of `batch` texts at once, if anything does. Plans, takes no memory.

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tests/support/temporary_directory.h"
 #include "tests/support/text_runs.h"
@@ -103,6 +104,50 @@ TEST(TextGeneration, ReadsBackWhatWaitedOnADrive) {
   const Outcome less = generate(model, options, requests);
   EXPECT_LT(less.progress.swapped, less.progress.preempted);
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(less.results[i].ids, want[i].ids);
+}
+
+TEST(TextGeneration, KeepsKeysAndValuesInFewerBits) {
+  const PretrainedModel model = frozen_model("qwen2_tied");
+  std::vector<GenerationRequest> requests;
+  for (std::int32_t i = 0; i < 4; ++i) requests.push_back(greedy(text(60, i), 40));
+  for (GenerationRequest& request : requests) request.score_from = 1;
+  GeneratorOptions options = tiny_generator();
+  const Outcome want = generate(model, options, requests);
+  std::vector<double> errors;
+  for (const Dtype kv : {Dtype::kQ8, Dtype::kQ4}) {
+    options.kv = kv;
+    const Outcome got = generate(model, options, requests);
+    EXPECT_LT(got.plan.kv, want.plan.kv / (kv == Dtype::kQ8 ? 2 : 4));
+    double square = 0;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(got.results[i].error, "");
+      EXPECT_EQ(got.results[i].ids.size(), 40u);
+      ASSERT_EQ(got.results[i].scores.size(), want.results[i].scores.size());
+      for (std::size_t t = 0; t < got.results[i].scores.size(); ++t) {
+        const double off =
+            got.results[i].scores[t].log_probability - want.results[i].scores[t].log_probability;
+        square += off * off;
+      }
+    }
+    errors.push_back(std::sqrt(square / (4 * 59)));
+    // However texts are cut into passes, with pages taken away and read back.
+    const test::TemporaryDirectory directory;
+    GeneratorOptions tight = options;
+    const std::size_t page = kv_shape(model.model(), kv).page_bytes();
+    tight.rows = 7;
+    tight.kv_bytes = 5 * page;
+    tight.swap = {{.path = directory.path()}};
+    tight.kv_swap_bytes = 64 * (page + 4096);
+    const Outcome again = generate(model, tight, requests);
+    EXPECT_GT(again.progress.swapped, 0);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(again.results[i].ids, got.results[i].ids);
+    }
+  }
+  EXPECT_GT(errors[0], 0.0);
+  EXPECT_LT(errors[0], 0.02);
+  EXPECT_LT(errors[0], errors[1]);
+  EXPECT_LT(errors[1], 0.3);
 }
 
 TEST(TextGeneration, SharesThePagesOfWhatTextsBeginWith) {

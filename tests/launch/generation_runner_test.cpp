@@ -151,6 +151,8 @@ TEST(GenerationRunner, KnowsFormats) {
   EXPECT_EQ(storage_of("bf16", "bf16").compute, Dtype::kBf16);
   EXPECT_EQ(storage_of("fp32", "fp32").compute, Dtype::kF32);
   EXPECT_EQ(storage_of("int4", "bf16").compute, Dtype::kBf16);
+  EXPECT_EQ(storage_of("int4", "int8").compute, Dtype::kBf16);
+  EXPECT_EQ(storage_of("fp32", "int4").compute, Dtype::kF32);
   EXPECT_EQ(storage_of("int4", "bf16").weights, Dtype::kQ4);
   test::expect_message<UsageError>([] { storage_of("int3", "int3"); }, {"--weights", "int3"});
   test::expect_message<UsageError>([] { storage_of("bf16", "fp32"); }, {"--kv", "fp32"});
