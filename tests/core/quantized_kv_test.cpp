@@ -130,7 +130,7 @@ class TextInPages {
   Values q_, k_, v_;
   PagedKv kv_;
   Buffer memory_;
-  std::unique_ptr<Device> device_ = make_cpu_device(2);
+  std::unique_ptr<Device> device_ = make_cpu_device(1);
   std::unique_ptr<Stream> stream_ = device_->make_stream();
 };
 
