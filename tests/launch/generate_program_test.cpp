@@ -201,7 +201,7 @@ TEST_F(GenerateProgram, WeightsAreQuantizedOnce) {
   const auto run = [&](const char* out, const char* weights, int ranks) {
     const auto done =
         generate({"--prompts", path("rows.jsonl"), "--max_new_tokens", "9", "--logprobs", "--out",
-                  path(out), "--weights", weights, "--cache", path("cache")},
+                  path(out), "--weights", weights, "--cache", path("cache"), "--batch_invariant"},
                  ranks);
     EXPECT_EQ(done.exit_code, 0) << done.errors;
     return done.errors;

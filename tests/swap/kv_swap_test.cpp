@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "core/units.h"
 #include "tests/support/temporary_directory.h"
 
 namespace strata {
@@ -17,7 +18,8 @@ class KvSwapTest : public testing::Test {
     const std::vector<SwapDirectory> directories{{.path = directory_.path()}};
     return std::make_unique<SwapSpace>(
         *engine_, directories,
-        KvSwap::space_bytes(shape_, static_cast<std::uint64_t>(pages) * 8192));
+        KvSwap::space_bytes(shape_, static_cast<std::uint64_t>(pages) *
+                                        round_up(shape_.page_bytes(), kIoAlignment)));
   }
   /// Every byte says whose page it is, which layer and where.
   void fill(KvCache::Id id, int seed) {
@@ -43,7 +45,7 @@ class KvSwapTest : public testing::Test {
     }
   }
 
-  // 3 * 2 * 1 * 8 * 64 * 2 = 6144 bytes a page: not a multiple of what drives take.
+  // 9216 bytes a page: not a multiple of what drives take.
   KvShape shape_{.layers = 3, .kv_heads = 1, .head_size = 8, .dtype = Dtype::kBf16};
   test::TemporaryDirectory directory_;
   std::unique_ptr<IoEngine> engine_ = make_io_engine({});
