@@ -70,10 +70,12 @@ TEST(Log, PutsLinesAboveTheStatusLineOfATerminal) {
     progress.update(1, "loss 2.5");
     log.info("step 1");
   }
-  std::string text(4096, '\0');
-  text.resize(
-      static_cast<std::size_t>(std::max<ssize_t>(read(master, text.data(), text.size()), 0)));
   std::fclose(file);
+  std::string text;  // comes in pieces; the read after the last one fails
+  char piece[4096];
+  for (ssize_t size = 0; (size = read(master, piece, sizeof piece)) > 0;) {
+    text.append(piece, static_cast<std::size_t>(size));
+  }
   close(master);
   const std::size_t bar = text.find("1/4");
   const std::size_t erased = text.find("\r\033[K");
