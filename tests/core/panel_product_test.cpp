@@ -18,14 +18,14 @@ struct PanelCase {
   Dtype compute;
   Dtype weights;
   Kernels kernels;
-  int threads;
+  bool one_thread;  // else as many as OpenMP has: a sanitizer asks for one
 };
 
 class PanelProductContract : public testing::TestWithParam<PanelCase> {
  protected:
   void SetUp() override {
     threads_ = omp_get_max_threads();
-    omp_set_num_threads(GetParam().threads);
+    if (GetParam().one_thread) omp_set_num_threads(1);
   }
   void TearDown() override { omp_set_num_threads(threads_); }
 
@@ -89,11 +89,11 @@ TEST_P(PanelProductContract, MultipliesAndAddsTheBias) {
 std::vector<PanelCase> panel_cases() {
   std::vector<PanelCase> cases;
   for (const Dtype weights : {Dtype::kQ8, Dtype::kQ4}) {
-    for (const int threads : {1, 3}) {
+    for (const bool one_thread : {true, false}) {
       for (const Dtype compute : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
-        cases.push_back({compute, weights, Kernels::kFastest, threads});
+        cases.push_back({compute, weights, Kernels::kFastest, one_thread});
       }
-      cases.push_back({Dtype::kBf16, weights, Kernels::kPortable, threads});
+      cases.push_back({Dtype::kBf16, weights, Kernels::kPortable, one_thread});
     }
   }
   return cases;
@@ -102,9 +102,9 @@ std::vector<PanelCase> panel_cases() {
 INSTANTIATE_TEST_SUITE_P(Cpu, PanelProductContract, testing::ValuesIn(panel_cases()),
                          [](const auto& parameter) {
                            const PanelCase& c = parameter.param;
-                           return fmt::format("{}by{}{}On{}", name(c.compute), name(c.weights),
+                           return fmt::format("{}by{}{}{}", name(c.compute), name(c.weights),
                                               c.kernels == Kernels::kPortable ? "Portable" : "",
-                                              c.threads);
+                                              c.one_thread ? "OnOneThread" : "");
                          });
 
 TEST(PanelProduct, GivesTheSameBitsAgain) {
@@ -135,7 +135,6 @@ TEST(PanelProduct, GivesTheSameBitsAgain) {
 
 TEST(PanelProduct, LeavesTheNumberOfThreadsAlone) {
   const int before = omp_get_max_threads();
-  omp_set_num_threads(3);
   const std::vector<std::byte> w(storage_bytes(Dtype::kQ8, 64 * 64));
   GuardedTensor x(Dtype::kF32, {16, 64}, normal_values(16 * 64, 6));
   GuardedTensor y(Dtype::kF32, {16, 64});
@@ -149,8 +148,7 @@ TEST(PanelProduct, LeavesTheNumberOfThreadsAlone) {
                            .w = w.data(),
                            .bias = nullptr,
                            .y = y.view().data()});
-  EXPECT_EQ(omp_get_max_threads(), 3);
-  omp_set_num_threads(before);
+  EXPECT_EQ(omp_get_max_threads(), before);
   for (const double value : y.values()) EXPECT_EQ(value, 0.0);
 }
 
