@@ -255,8 +255,8 @@ void QuantizedFile::read(const ReadableFile& file, Parameter parameter, std::int
   const Tensor& own = tensor(parameter);
   const auto count = static_cast<std::int64_t>(values.size());
   const std::int64_t unit = is_quantized(own.dtype) ? kGroupNumel : 1;
-  const std::int64_t first = begin / unit * unit;
-  const std::int64_t last = (begin + count + unit - 1) / unit * unit;
+  const std::int64_t first = round_down(begin, unit);
+  const std::int64_t last = round_up(begin + count, unit);
   std::vector<std::byte> bytes(storage_bytes(own.dtype, last - first));
   file.read(header_.size() + own.begin + storage_bytes(own.dtype, first), bytes);
   if (!is_quantized(own.dtype)) {

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/group_quantization.h"
+#include "core/units.h"
 
 namespace strata {
 namespace {
@@ -31,8 +32,8 @@ ParameterSource quantized_values(ParameterSource source, const WeightStorage& st
     const Dtype dtype = storage.of(*parameter);
     if (!is_quantized(dtype)) return source(parameter, begin, values);
     const auto count = static_cast<std::int64_t>(values.size());
-    const std::int64_t first = begin / kGroupNumel * kGroupNumel;
-    const std::int64_t last = (begin + count + kGroupNumel - 1) / kGroupNumel * kGroupNumel;
+    const std::int64_t first = round_down(begin, kGroupNumel);
+    const std::int64_t last = round_up(begin + count, kGroupNumel);
     std::vector<float> whole(static_cast<std::size_t>(last - first));
     source(parameter, first, whole);
     round_to_groups(parameter, dtype, whole);

@@ -14,6 +14,12 @@ constexpr Whole round_up(Whole value, std::type_identity_t<Whole> multiple) noex
   return (value + multiple - 1) / multiple * multiple;
 }
 
+/// The largest multiple of `multiple` that is not above `value`. @pre value >= 0, multiple > 0
+template <std::integral Whole>
+constexpr Whole round_down(Whole value, std::type_identity_t<Whole> multiple) noexcept {
+  return value / multiple * multiple;
+}
+
 /// Bytes of a size as people write it: "1.5GiB", "512MB", "64k", "4096".
 ///
 /// KiB, MiB, GiB, TiB, PiB and the bare letters k, M, G, T, P are powers of 1024; KB, MB, GB, TB,

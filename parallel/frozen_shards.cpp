@@ -49,13 +49,12 @@ void fill_quantized(const Placement& placement, const ByteRange& range, const Pa
                     std::byte* to) {
   const Dtype dtype = *placement.quantized;
   const std::size_t group = group_bytes(dtype);
-  const std::uint64_t first = range.begin / group;
-  const std::uint64_t last = (range.begin + range.bytes + group - 1) / group;
-  std::vector<float> values(static_cast<std::size_t>(last - first) * kGroupNumel);
-  from(placement.parameter, static_cast<std::int64_t>(first) * kGroupNumel, values);
-  std::vector<std::byte> groups(static_cast<std::size_t>(last - first) * group);
+  const std::uint64_t first = round_down(range.begin, group);
+  std::vector<std::byte> groups(round_up(range.begin + range.bytes, group) - first);
+  std::vector<float> values(groups.size() / group * kGroupNumel);
+  from(placement.parameter, static_cast<std::int64_t>(first / group) * kGroupNumel, values);
   quantize(values, dtype, groups.data());
-  std::memcpy(to, groups.data() + (range.begin - first * group), range.bytes);
+  std::memcpy(to, groups.data() + (range.begin - first), range.bytes);
 }
 
 }  // namespace
@@ -109,17 +108,11 @@ FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
       find(p, sources.locator);
     }
   }
-  std::vector<Event> loaded;
   for (int p = 0; p < partition.part_count(); ++p) {
-    Part& own = parts_[static_cast<std::size_t>(p)];
-    if (partition.part(p).shard_numel() == 0 || own.home == WeightHome::kFile) continue;
-    if (own.stretches.empty()) {
-      fill(p, sources.values);
-    } else if (own.home == WeightHome::kMemory) {
-      loaded.push_back(read_files(own, resident_weights(p), {}));
-    }
+    const Part& own = part(p);
+    const bool in_files = own.home == WeightHome::kFile || !own.stretches.empty();
+    if (partition.part(p).shard_numel() > 0 && !in_files) fill(p, sources.values);
   }
-  for (const Event& event : loaded) event.wait();
 }
 
 void FrozenShards::find(int index, const ParameterLocator& locator) {
@@ -178,6 +171,13 @@ TensorView FrozenShards::resident_weights(int part) {
   return {this->part(part).memory.data(), compute_, {partition_.part(part).shard_numel()}};
 }
 
+std::optional<Event> FrozenShards::load_resident(int part) {
+  Part& own = parts_.at(static_cast<std::size_t>(part));
+  const bool loads = own.home == WeightHome::kMemory && !own.stretches.empty();
+  if (!loads || std::exchange(own.requested, true)) return std::nullopt;
+  return read_files(own, resident_weights(part), {});
+}
+
 ShardSource::Submitted FrozenShards::submit(const ShardJob& job) {
   expects(!job.decision, "nothing of the model is trained");
   const Part& own = part(job.part);
@@ -191,6 +191,7 @@ ShardSource::Submitted FrozenShards::submit(const ShardJob& job) {
       break;
   }
   load_->enqueue([&own, job] {
+    job.sections_stored.wait();
     for (const Event& event : job.weights_free) event.wait();
     std::memcpy(job.weights.data(), own.memory.data(), job.weights.bytes());
   });

@@ -3,6 +3,7 @@
 // Internal to the generator. Not installed.
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,7 +29,8 @@ class FrozenShards final : public ShardSource {
                                                             Dtype compute,
                                                             const ParameterLocator& locator);
 
-  /// Fills what is in memory and on swap; blocks until that is done.
+  /// Fills what does not lie in files as it is wanted, in memory and on swap; blocks until that is
+  /// done. What stays and lies in files is read when it is first needed.
   /// @param engine,pool of the FileReader. @param swap for copies; null where there are none
   /// @throws IoError, and what `values` throws
   FrozenShards(const Partition& partition, int rank, Dtype compute, const GenerationPlan& plan,
@@ -37,6 +39,7 @@ class FrozenShards final : public ShardSource {
 
   bool weights_stay(int part) const override;
   TensorView resident_weights(int part) override;
+  std::optional<Event> load_resident(int part) override;
   Submitted submit(const ShardJob& job) override;
 
  private:
@@ -53,6 +56,7 @@ class FrozenShards final : public ShardSource {
     WeightHome home = WeightHome::kMemory;
     Buffer memory;
     std::vector<Stretch> stretches;
+    bool requested = false;    // what goes to `memory`, from files
     std::uint64_t offset = 0;  // into the swap space
   };
 

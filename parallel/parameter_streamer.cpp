@@ -183,6 +183,7 @@ bool ParameterStreamer::place(Visit& visit) {
 void ParameterStreamer::submit_reads(Visit& visit) {
   for (Visit::Gathered& gathered : visit.gathered_) {
     const auto part = static_cast<std::size_t>(gathered.part);
+    if (const auto loaded = source_.load_resident(gathered.part)) stored_[part] = *loaded;
     ShardJob job;
     job.part = gathered.part;
     job.weights = gathered.host_part;

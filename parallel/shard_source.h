@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/stream.h"
@@ -40,6 +41,9 @@ class ShardSource {
   /// The whole shard's weights where they rest, as products read them. @pre weights_stay(part), and
   /// they rest in the compute dtype
   virtual TensorView resident_weights(int part) = 0;
+  /// Starts to bring the weights of a part that stays, if they are still to come.
+  /// @return when they are complete: once, for the first visit that needs them
+  virtual std::optional<Event> load_resident(int /*part*/) { return std::nullopt; }
 
   struct Submitted {
     Event done;     ///< the weights are complete, and a later fetch of the sections sees the update

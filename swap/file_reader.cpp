@@ -36,7 +36,7 @@ class FileReader::File {
   const std::string& path() const noexcept { return plain_.path(); }
   const IoFile& handle() const noexcept { return handle_; }
   /// Bytes of whole blocks.
-  std::uint64_t whole() const noexcept { return plain_.size() / kIoAlignment * kIoAlignment; }
+  std::uint64_t whole() const noexcept { return round_down(plain_.size(), kIoAlignment); }
   void read_plain(std::uint64_t offset, std::span<std::byte> out) const {
     plain_.read(offset, out);
   }
@@ -118,7 +118,7 @@ void FileReader::submit_range(Job& job, std::size_t range) {
   const File& file = *files_.at(static_cast<std::size_t>(wanted.file));
   const std::uint64_t end = wanted.offset + wanted.bytes;
   for (std::uint64_t at = wanted.offset; at < end;) {
-    const std::uint64_t first = at / kIoAlignment * kIoAlignment;
+    const std::uint64_t first = round_down(at, kIoAlignment);
     std::uint64_t last = ((at + kElementBytes) / kPieceBytes + 1) * kPieceBytes;
     last = std::min(last - (last - wanted.offset) % kElementBytes, end);
     const std::uint64_t stop = round_up(last, kIoAlignment);

@@ -1,4 +1,5 @@
 // What models of transformers generate, wherever their weights rest.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -6,6 +7,8 @@
 #include "core/group_quantization.h"
 #include "core/json_file.h"
 #include "parallel/weight_storage.h"
+#include "tests/support/decorated_engine.h"
+#include "tests/support/faulty_io_engine.h"
 #include "tests/support/messages.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/text_runs.h"
@@ -142,6 +145,38 @@ TEST_P(GoldenGeneration, GivesTheSameBitsWhereverWeightsRest) {
 
 INSTANTIATE_TEST_SUITE_P(Families, GoldenGeneration, testing::ValuesIn(test::golden_models()),
                          [](const auto& model) { return model.param; });
+
+TEST(Generator, ReadsWhatStaysOnce) {
+  const PretrainedModel model = frozen_model("llama_untied");
+  for (const int ranks : {1, 2}) {
+    const Outcome run =
+        generate(model, tiny_generator(), {greedy(text(9, 1), 20)}, {.ranks = ranks});
+    EXPECT_EQ(run.plan.streamed, 0u);
+    // Blocks of 4096 bytes around each stretch, but for the ends of files, which fill none.
+    const std::uint64_t weights = run.plan.resident;
+    EXPECT_GT(run.bytes_read, weights - 4096);
+    EXPECT_LT(run.bytes_read, weights + (1 << 18)) << "20 passes";
+  }
+}
+
+TEST(Generator, EndsWithTheCauseOfAFailedRead) {
+  const PretrainedModel model = frozen_model("llama_untied");
+  const std::vector<GenerationRequest> requests{greedy(text(9, 1), 4), greedy(text(5, 2), 4)};
+  for (const bool stays : {true, false}) {
+    for (const int ranks : {1, 2}) {
+      // What stays takes a rank no more than twenty reads in all.
+      for (int request = 0; request < (stays ? 15 : 60); request += stays ? 3 : 13) {
+        GeneratorOptions options = tiny_generator();
+        options.residency = stays;
+        options.make_engine = test::decorate<test::FaultyIoEngine>(
+            test::FaultyIoEngine::Fault{.request = request, .system_error = EIO});
+        SCOPED_TRACE(fmt::format("request {}, {} ranks", request, ranks));
+        test::expect_message<IoError>([&] { generate(model, options, requests, {.ranks = ranks}); },
+                                      {"(faulty)", "an injected fault"});
+      }
+    }
+  }
+}
 
 /// What a model computes whose weights are quantised, in full precision.
 ParameterSource rounded(const ParameterSource& source, const WeightStorage& storage) {
