@@ -5,23 +5,18 @@
 #include "core/hash.h"
 
 namespace strata {
-namespace {
 
-std::uint64_t page_hash(std::span<const std::int32_t> tokens, std::size_t page,
-                        std::uint64_t before) {
-  const auto own = tokens.subspan(page * kPageTokens, kPageTokens);
+std::uint64_t page_hash(std::span<const std::int32_t> own, std::uint64_t before) {
   return hash_bytes(std::as_bytes(own), before);
 }
-
-}  // namespace
 
 void PrefixIndex::add(KvCache::Id id, std::span<const std::int32_t> tokens) {
   Sequence& sequence = sequences_[id];
   const std::size_t full = tokens.size() / kPageTokens;
   for (std::size_t page = sequence.hashes.size(); page < full; ++page) {
     const std::uint64_t before = page == 0 ? 0 : sequence.hashes.back();
-    sequence.hashes.push_back(page_hash(tokens, page, before));
-    const auto own = tokens.subspan(page * kPageTokens, kPageTokens);
+    const auto own = page_tokens(tokens, page);
+    sequence.hashes.push_back(page_hash(own, before));
     sequence.tokens.insert(sequence.tokens.end(), own.begin(), own.end());
     pages_.emplace(sequence.hashes.back(), id);
   }
@@ -39,11 +34,17 @@ void PrefixIndex::remove(KvCache::Id id) {
   sequences_.erase(found);
 }
 
+std::span<const std::int32_t> PrefixIndex::tokens(KvCache::Id id) const {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return {};
+  return found->second.tokens;
+}
+
 PrefixIndex::Match PrefixIndex::find(std::span<const std::int32_t> tokens, int most) const {
   Match match;
   std::uint64_t before = 0;
   for (int page = 0; page < most; ++page) {
-    before = page_hash(tokens, static_cast<std::size_t>(page), before);
+    before = page_hash(page_tokens(tokens, static_cast<std::size_t>(page)), before);
     const auto found = pages_.find(before);
     if (found == pages_.end()) break;
     match = {found->second, page + 1};

@@ -11,6 +11,15 @@
 
 namespace strata {
 
+/// The tokens of page `page` of a text. @pre it is full
+inline std::span<const std::int32_t> page_tokens(std::span<const std::int32_t> tokens,
+                                                 std::size_t page) {
+  return tokens.subspan(page * kPageTokens, kPageTokens);
+}
+/// Of all tokens of a text up to the end of a page: of the page's own, and the hash of all
+/// `before`.
+std::uint64_t page_hash(std::span<const std::int32_t> own, std::uint64_t before);
+
 /// Which sequence of a cache has the keys and values of which beginning: full pages, found by their
 /// tokens and all before them.
 class PrefixIndex {
@@ -18,6 +27,8 @@ class PrefixIndex {
   /// The sequence has computed `tokens` so far, from its first on; pages that fill are added.
   void add(KvCache::Id id, std::span<const std::int32_t> tokens);
   void remove(KvCache::Id id);
+  /// Of the sequence's full pages; none if it was not added. Until it changes.
+  std::span<const std::int32_t> tokens(KvCache::Id id) const;
 
   struct Match {
     KvCache::Id id = -1;  ///< -1: none

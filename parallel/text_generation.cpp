@@ -92,7 +92,7 @@ TextGeneration::~TextGeneration() {
   for (const KvCache::Id id : state_->kept) state_->cache().remove(id);
   for (const std::unique_ptr<Text>& text : state_->running) state_->cache().remove(text->id);
   for (const std::unique_ptr<Text>& text : state_->waiting) {
-    if (text->stored) state_->generator.kv_swap()->drop(*text->stored);
+    if (!text->stored.empty()) state_->generator.kv_swap()->drop(text->stored);
   }
 }
 

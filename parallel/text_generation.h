@@ -75,6 +75,7 @@ struct GenerationProgress {
   std::int64_t tokens = 0;         ///< generated
   std::int64_t passes = 0;
   std::int64_t shared_tokens = 0;  ///< of prompts: found computed, by another text
+  std::int64_t read_tokens = 0;    ///< of these: their keys and values came from a drive
   std::int64_t preempted = 0;
   std::int64_t swapped = 0;   ///< of these: their keys and values waited on a drive
   std::int64_t proposed = 0;  ///< tokens, by speculation
@@ -86,8 +87,9 @@ struct GenerationProgress {
 /// text that finds no page for its next token gives its pages back and is computed again later, or
 /// read back from where they wait (KvSwap; the youngest first). Texts that begin alike share the
 /// full pages of their beginning, also with texts that are finished, whose pages stay as long as
-/// there is room. What is generated does not depend on what else is in flight nor on proposals,
-/// beyond the rounding of products (none of it on a batch-invariant device).
+/// there is room, then wait on a drive (KvSwap) as long as there is room there. What is generated
+/// does not depend on what else is in flight nor on proposals, beyond the rounding of products
+/// (none of it on a batch-invariant device).
 class TextGeneration {
  public:
   /// @param generator borrowed, outlives this

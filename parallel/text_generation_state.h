@@ -12,8 +12,8 @@
 
 #include "parallel/ngram_lookup.h"
 #include "parallel/prefix_index.h"
+#include "parallel/stored_prefixes.h"
 #include "parallel/text_generation.h"
-#include "swap/kv_swap.h"
 
 namespace strata {
 
@@ -27,10 +27,10 @@ struct TextGeneration::Text {
   Sampler sampler;
   GenerationResult result;
   std::chrono::steady_clock::time_point taken = std::chrono::steady_clock::now();
-  KvCache::Id id = -1;                   // while it has pages
-  std::optional<KvSwap::Stored> stored;  // while it waits: what lay in its pages
-  std::int64_t computed = 0;             // tokens whose keys and values lie in either
-  std::int64_t rows = 0;                 // of the pass under way, beside those of proposals
+  KvCache::Id id = -1;               // while it has pages
+  std::vector<std::int32_t> stored;  // while it waits: slots of what lay in its pages
+  std::int64_t computed = 0;         // tokens whose keys and values lie in either
+  std::int64_t rows = 0;             // of the pass under way, beside those of proposals
   NgramLookup lookup;
   std::vector<std::int32_t> proposed;  // in the pass under way: what may follow `tokens`
   std::int64_t accepted = 0;           // of these: by now in `tokens`
@@ -67,10 +67,12 @@ struct TextGeneration::State {
   std::vector<std::unique_ptr<Text>> running;  // the oldest first
   std::deque<KvCache::Id> kept;                // of finished texts, the oldest first
   PrefixIndex prefixes;
+  std::optional<StoredPrefixes> stored_prefixes;  // where there is a KvSwap
 
   void admit(const Source& next, bool& exhausted);
   bool place(Text& text);
   bool place_stored(Text& text);
+  void read_prefix(Text& text, std::int64_t most);
   bool grow(Text& text, std::int64_t tokens);
   bool free_pages(const Text& wants, std::int64_t tokens);
   void preempt_youngest();

@@ -30,6 +30,9 @@ TextGeneration::State::State(const Context& given, Generator& used,
   most_tokens =
       options.max_tokens > 0 ? options.max_tokens : std::numeric_limits<std::int64_t>::max();
   if (positions > 0) most_tokens = std::min(most_tokens, positions);
+  // Where windows pass pages, what is left is soon computed, and beginnings are not shared.
+  KvSwap* swap = generator.kv_swap();
+  if (swap != nullptr && window == 0) stored_prefixes.emplace(*swap);
 }
 
 std::string TextGeneration::State::refusal(const GenerationRequest& request) const {
@@ -81,7 +84,7 @@ void TextGeneration::State::admit(const Source& next, bool& exhausted) {
 
 /// Gives a text its first pages, those of others that begin like it where there are any.
 bool TextGeneration::State::place(Text& text) {
-  if (text.stored) return place_stored(text);
+  if (!text.stored.empty()) return place_stored(text);
   const auto tokens = static_cast<std::int64_t>(text.tokens.size());
   // What comes before the first token whose logits are wanted.
   const std::int64_t before = std::min(tokens, text.request.score_from.value_or(tokens)) - 1;
@@ -92,6 +95,7 @@ bool TextGeneration::State::place(Text& text) {
   const std::int64_t wanted = tokens + (text.request.max_new_tokens > 0 ? 1 : 0);
   if (grow(text, std::min(wanted, pages_of(wanted) * kPageTokens))) {
     text.computed = match.pages * kPageTokens;
+    read_prefix(text, shareable);
     progress.shared_tokens += text.computed;
     return true;
   }
@@ -106,8 +110,20 @@ bool TextGeneration::State::place_stored(Text& text) {
     cache().remove(std::exchange(text.id, -1));
     return false;
   }
-  generator.kv_swap()->load(*std::exchange(text.stored, std::nullopt), text.id);
+  generator.kv_swap()->load(text.stored, cache().pages(text.id).first(text.stored.size()));
+  generator.kv_swap()->drop(std::exchange(text.stored, {}));
   return true;
+}
+
+/// Of the first `most` pages of a text, reads those that wait on a drive and that it does not have.
+void TextGeneration::State::read_prefix(Text& text, std::int64_t most) {
+  if (!stored_prefixes) return;
+  const auto has = static_cast<std::size_t>(text.computed / kPageTokens);
+  const std::size_t found = stored_prefixes->find(text.tokens, static_cast<std::size_t>(most));
+  if (found <= has) return;
+  stored_prefixes->load(text.tokens, has, cache().pages(text.id).subspan(has, found - has));
+  text.computed = static_cast<std::int64_t>(found) * kPageTokens;
+  progress.read_tokens += static_cast<std::int64_t>(found - has) * kPageTokens;
 }
 
 /// Whether the text can have pages for so many tokens, at the cost of finished texts.
@@ -115,6 +131,11 @@ bool TextGeneration::State::free_pages(const Text& wants, std::int64_t tokens) {
   const auto has = static_cast<std::int64_t>(cache().pages(wants.id).size());
   while (pages_for(tokens) - has > cache().free_pages()) {
     if (kept.empty()) return false;
+    if (stored_prefixes) {
+      const std::span<const std::int32_t> own = prefixes.tokens(kept.front());
+      const auto full = own.size() / kPageTokens;
+      stored_prefixes->store(own, cache().pages(kept.front()).first(full));
+    }
     prefixes.remove(kept.front());
     cache().remove(kept.front());
     kept.pop_front();
@@ -130,13 +151,14 @@ void TextGeneration::State::preempt_youngest() {
   std::unique_ptr<Text> text = std::move(running.back());
   running.pop_back();
   prefixes.remove(text->id);
-  KvSwap* swap = generator.kv_swap();
-  // Where windows have passed pages, what is left is soon computed.
-  if (swap != nullptr && window == 0) text->stored = swap->store(text->id, text->computed);
+  const auto pages = static_cast<std::size_t>(pages_for(text->computed));
+  if (stored_prefixes && stored_prefixes->make_room(pages)) {
+    text->stored = generator.kv_swap()->store(cache().pages(text->id).first(pages));
+  }
   cache().remove(std::exchange(text->id, -1));
   text->rows = 0;
   ++progress.preempted;
-  if (text->stored) {
+  if (!text->stored.empty()) {
     ++progress.swapped;
   } else {
     text->computed = 0;

@@ -55,33 +55,29 @@ void KvSwap::copy(std::int32_t page, std::byte* staged, bool to_cache) const {
   }
 }
 
-std::optional<KvSwap::Stored> KvSwap::store(KvCache::Id id, std::int64_t tokens) {
-  const auto count = static_cast<std::size_t>(pages_for(tokens));
-  const std::span<const std::int32_t> pages = cache_.pages(id);
-  expects(count <= pages.size(), "a sequence is stored whose pages it has");
-  if (count > free_.size()) return std::nullopt;
-  Stored stored{.tokens = tokens};
-  for (std::size_t i = 0; i < count; ++i) {
-    expects(pages[i] >= 0, "a sequence is stored of which no page was given back");
+std::vector<std::int32_t> KvSwap::store(std::span<const std::int32_t> pages) {
+  expects(pages.size() <= free_.size(), "pages are stored for which there are slots");
+  std::vector<std::int32_t> slots;
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    expects(pages[i] >= 0, "a page is stored that was not given back");
     const std::size_t place = i % written_.size();
     written_[place].wait();
     copy(pages[i], staged(place).data(), false);
-    stored.slots.push_back(free_.back());
+    slots.push_back(free_.back());
     free_.pop_back();
-    const auto offset = static_cast<std::uint64_t>(stored.slots.back()) * slot_bytes_;
+    const auto offset = static_cast<std::uint64_t>(slots.back()) * slot_bytes_;
     written_[place] = space_->write(offset, staged(place));
   }
-  return stored;
+  return slots;
 }
 
-void KvSwap::load(const Stored& stored, KvCache::Id id) {
-  const std::span<const std::int32_t> pages = cache_.pages(id);
-  expects(stored.slots.size() <= pages.size(), "a sequence is loaded into pages that it has");
+void KvSwap::load(std::span<const std::int32_t> slots, std::span<const std::int32_t> pages) {
+  expects(slots.size() == pages.size(), "a page is loaded from a slot");
   for (const Event& event : written_) event.wait();
   const std::size_t at_once = written_.size();
-  std::vector<Event> read(stored.slots.size());
+  std::vector<Event> read(slots.size());
   const auto submit = [&](std::size_t i) {
-    const auto offset = static_cast<std::uint64_t>(stored.slots[i]) * slot_bytes_;
+    const auto offset = static_cast<std::uint64_t>(slots[i]) * slot_bytes_;
     read[i] = space_->read(offset, staged(i % at_once));
   };
   for (std::size_t i = 0; i < std::min(at_once, read.size()); ++i) submit(i);
@@ -90,11 +86,10 @@ void KvSwap::load(const Stored& stored, KvCache::Id id) {
     copy(pages[i], staged(i % at_once).data(), true);
     if (i + at_once < read.size()) submit(i + at_once);
   }
-  drop(stored);
 }
 
-void KvSwap::drop(const Stored& stored) {
-  free_.insert(free_.end(), stored.slots.begin(), stored.slots.end());
+void KvSwap::drop(std::span<const std::int32_t> slots) {
+  free_.insert(free_.end(), slots.begin(), slots.end());
 }
 
 }  // namespace strata

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,16 +11,10 @@
 
 namespace strata {
 
-/// Keys and values of sequences that wait, in pages on drives. Whole sequences go and come; a page
-/// of all layers is one transfer. One thread at a time, as the cache.
+/// Keys and values that wait, in pages on drives. A page of all layers is one transfer, and its
+/// place there a slot. One thread at a time, as the cache.
 class KvSwap {
  public:
-  /// What a sequence left. Belongs to the KvSwap that made it.
-  struct Stored {
-    std::int64_t tokens = 0;
-    std::vector<std::int32_t> slots = {};  ///< of the space, page by page
-  };
-
   /// Host memory that transfers go through.
   static std::size_t staging_bytes(const KvShape& shape);
   /// Bytes of the space that hold so many bytes of pages, whole ones.
@@ -31,14 +24,13 @@ class KvSwap {
   KvSwap(KvCache& cache, const KvShape& shape, std::unique_ptr<SwapSpace> space);
   ~KvSwap();  ///< waits for transfers
 
-  int free_pages() const noexcept { return static_cast<int>(free_.size()); }
-  /// Writes the pages of the sequence's first `tokens` tokens, which it has all of; blocks until
-  /// the cache may change. @return none where there is no room. @throws IoError
-  std::optional<Stored> store(KvCache::Id id, std::int64_t tokens);
-  /// Reads them into the pages of a sequence that was grown for them, and forgets them; blocks.
-  /// @throws IoError
-  void load(const Stored& stored, KvCache::Id id);
-  void drop(const Stored& stored);
+  std::size_t free_slots() const noexcept { return free_.size(); }
+  /// Writes these pages of the cache; blocks until the cache may change.
+  /// @return their slots, in the same order. @pre as many are free. @throws IoError
+  std::vector<std::int32_t> store(std::span<const std::int32_t> pages);
+  /// Reads slots into as many pages of the cache; they stay. Blocks. @throws IoError
+  void load(std::span<const std::int32_t> slots, std::span<const std::int32_t> pages);
+  void drop(std::span<const std::int32_t> slots);
 
  private:
   void copy(std::int32_t page, std::byte* staged, bool to_cache) const;

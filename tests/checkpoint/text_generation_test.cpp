@@ -171,6 +171,33 @@ TEST(TextGeneration, SharesThePagesOfWhatTextsBeginWith) {
   for (std::size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(run.results[i].ids, alone[i].ids);
 }
 
+TEST(TextGeneration, ReadsBeginningsBackThatHadNoRoomInMemory) {
+  const PretrainedModel model = frozen_model("qwen2_tied");
+  std::vector<GenerationRequest> requests;
+  for (const std::int32_t kind : {1, 2, 3, 1, 2, 3}) {  // each three pages, and memory has four
+    Ids prompt = text(150, kind);
+    prompt.push_back(static_cast<std::int32_t>(requests.size()) + 1);
+    requests.push_back(greedy(std::move(prompt), 9));
+  }
+  GeneratorOptions options = tiny_generator();
+  options.sequence_tokens = 256;
+  options.sequences = 1;
+  const std::size_t page = kv_shape(model.model(), Dtype::kF32).page_bytes();
+  options.kv_bytes = 4 * page;
+  const Outcome want = generate(model, options, requests);
+  EXPECT_EQ(want.progress.shared_tokens, 0);
+  const test::TemporaryDirectory directory;
+  options.swap = {{.path = directory.path()}};
+  options.kv_swap_bytes = 64 * (page + 4096);
+  const Outcome run = generate(model, options, requests);
+  EXPECT_EQ(run.progress.shared_tokens, 3 * 128) << "the last three begin as the first";
+  EXPECT_EQ(run.progress.read_tokens, 3 * 128);
+  EXPECT_EQ(run.progress.prompt_tokens, 6 * 151 - 3 * 128);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(run.results[i].ids, want.results[i].ids);
+  }
+}
+
 TEST(TextGeneration, KeepsOnlyThePagesOfAWindow) {
   const PretrainedModel model = frozen_model("mistral_window");  // of 9 tokens
   GeneratorOptions options = tiny_generator();

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "core/error.h"
 #include "core/units.h"
 #include "tests/support/temporary_directory.h"
 
@@ -53,43 +54,48 @@ class KvSwapTest : public testing::Test {
   KvCache cache_{shape_, {memory_.data(), memory_.bytes()}};
 };
 
-TEST_F(KvSwapTest, GivesSequencesBackIntoOtherPages) {
+TEST_F(KvSwapTest, GivesPagesBackIntoOthers) {
   KvSwap swap(cache_, shape_, space(30));
-  EXPECT_EQ(swap.free_pages(), 30);
+  EXPECT_EQ(swap.free_slots(), 30u);
   const KvCache::Id a = cache_.add(), b = cache_.add();
   ASSERT_TRUE(cache_.grow(a, 10 * 64 - 3));
   ASSERT_TRUE(cache_.grow(b, 64 + 1));
   fill(a, 1);
   fill(b, 2);
-  const auto stored_a = swap.store(a, 10 * 64 - 3);
-  const auto stored_b = swap.store(b, 64 + 1);
-  ASSERT_TRUE(stored_a && stored_b);
-  EXPECT_EQ(stored_a->tokens, 10 * 64 - 3);
-  EXPECT_EQ(swap.free_pages(), 18);
+  const std::vector<std::int32_t> stored_a = swap.store(cache_.pages(a));
+  const std::vector<std::int32_t> stored_b = swap.store(cache_.pages(b));
+  EXPECT_EQ(stored_a.size(), 10u);
+  EXPECT_EQ(swap.free_slots(), 18u);
   cache_.remove(a);
   cache_.remove(b);
   std::memset(memory_.data(), 0, memory_.bytes());
   const KvCache::Id c = cache_.add(), d = cache_.add();
   ASSERT_TRUE(cache_.grow(c, 64 + 1));  // the other order: pages change places
   ASSERT_TRUE(cache_.grow(d, 10 * 64 - 3));
-  swap.load(*stored_b, c);
-  swap.load(*stored_a, d);
+  swap.load(stored_b, cache_.pages(c));
+  swap.load(stored_a, cache_.pages(d));
   expect_filled(c, 2, 2);
   expect_filled(d, 1, 10);
-  EXPECT_EQ(swap.free_pages(), 30);
+  EXPECT_EQ(swap.free_slots(), 18u) << "what was loaded is still there";
+  const KvCache::Id e = cache_.add();
+  ASSERT_TRUE(cache_.grow(e, 2 * 64));
+  swap.load(stored_b, cache_.pages(e));
+  expect_filled(e, 2, 2);
+  swap.drop(stored_a);
+  swap.drop(stored_b);
+  EXPECT_EQ(swap.free_slots(), 30u);
 }
 
-TEST_F(KvSwapTest, HoldsAsMuchAsItHasRoomFor) {
+TEST_F(KvSwapTest, TakesNoMoreThanThereIsRoomFor) {
   KvSwap swap(cache_, shape_, space(3));
   const KvCache::Id a = cache_.add();
   ASSERT_TRUE(cache_.grow(a, 4 * 64));
-  EXPECT_FALSE(swap.store(a, 4 * 64));
-  EXPECT_EQ(swap.free_pages(), 3) << "nothing is taken by what does not fit";
-  const auto stored = swap.store(a, 3 * 64);
-  ASSERT_TRUE(stored);
-  EXPECT_FALSE(swap.store(a, 1));
-  swap.drop(*stored);
-  EXPECT_TRUE(swap.store(a, 1));
+  EXPECT_THROW(swap.store(cache_.pages(a)), Error);
+  EXPECT_EQ(swap.free_slots(), 3u) << "nothing is taken by what does not fit";
+  const std::vector<std::int32_t> stored = swap.store(cache_.pages(a).first(3));
+  EXPECT_EQ(swap.free_slots(), 0u);
+  swap.drop(std::span(stored).first(1));
+  EXPECT_EQ(swap.store(cache_.pages(a).last(1)).size(), 1u);
 }
 
 TEST_F(KvSwapTest, MovesMoreThanFitsOnTheWay) {
@@ -106,10 +112,9 @@ TEST_F(KvSwapTest, MovesMoreThanFitsOnTheWay) {
   for (std::size_t i = 0; i < memory.bytes(); i += 4096) {
     memory.data()[i] = static_cast<std::byte>(i / 4096 * 7);
   }
-  const auto stored = swap.store(a, 5 * 64);
-  ASSERT_TRUE(stored);
+  const std::vector<std::int32_t> stored = swap.store(cache.pages(a));
   std::memset(memory.data(), 0, memory.bytes());
-  swap.load(*stored, a);
+  swap.load(stored, cache.pages(a));
   std::size_t wrong = 0;
   for (std::size_t i = 0; i < memory.bytes(); i += 4096) {
     wrong += memory.data()[i] != static_cast<std::byte>(i / 4096 * 7) ? 1u : 0u;
