@@ -18,6 +18,8 @@ constexpr double kAssumedLink = 1.25e9;  // 10 Gbit/s Ethernet
 
 /// Of the products' rate, what a whole block reaches with its norms, attention and activations.
 constexpr double kBlockShareOfProducts = 0.8;
+/// Of what loops that read and write move, what one gets that only reads: 0.6 to 0.7.
+constexpr double kReadShareOfMemory = 0.65;
 /// A collective through shared memory reads and writes every byte about twice.
 constexpr double kCopiesOfACollective = 4;
 
@@ -94,6 +96,13 @@ void choose_cores(const RateInputs& inputs, KnownRates& rates) {
                             .from(Kind::kAssumed, kAssumedMemory)
                             .keep(rates);
   rates.step.memory = memory / node;
+  if (!inputs.updates) {
+    rates.memory_read = RateChoice("reading of memory, of a rank", true, "strata bench memory")
+                            .from(Kind::kGiven, inputs.overrides.memory)
+                            .from(Kind::kMeasured, machine.memory_read / node)
+                            .from(Kind::kDerived, kReadShareOfMemory * memory / node)
+                            .keep(rates);
+  }
   constexpr double kBytesOfAnUpdate = 26;  // `exact` sections and a bf16 gradient, each way
   if (inputs.updates) {
     rates.step.update = RateChoice("updates of a rank", true, "strata bench adamw")

@@ -33,6 +33,7 @@ const char* name(RateOrigin::Kind kind) noexcept;
 
 struct KnownRates {
   StepRates step;
+  double memory_read = 0;  ///< bytes a second that a rank's products read from memory
   std::vector<RateOrigin> origins;
   bool any_assumed() const noexcept;
 };

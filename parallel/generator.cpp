@@ -298,6 +298,7 @@ KvCache& Generator::cache() noexcept { return state_->cache; }
 KvSwap* Generator::kv_swap() noexcept { return state_->kv_swap.get(); }
 const Model& Generator::model() const noexcept { return state_->model; }
 const GenerationPlan& Generator::plan() const noexcept { return state_->memory; }
+double Generator::seconds_waited() const { return state_->clock.seconds(LaneTime::kReadWait); }
 std::uint64_t Generator::bytes_read() const { return state_->engine->counters().bytes_read; }
 
 void Generator::pass(const PassRows& rows, const LogitsSink& sink) {

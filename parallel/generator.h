@@ -63,6 +63,8 @@ class Generator {
   const GenerationPlan& plan() const noexcept;
   /// Bytes that this rank has read from drives since the start.
   std::uint64_t bytes_read() const;
+  /// That passes have waited for weights, on this rank, since the start.
+  double seconds_waited() const;
 
   /// One pass over all blocks; blocks until the last logits were taken. The work of a rank without
   /// rows is only to pass its shards on.

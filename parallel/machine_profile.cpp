@@ -20,13 +20,14 @@ using nlohmann::json;
 constexpr std::size_t kMaxFileBytes = 1 << 16;
 constexpr int kMaxDepth = 2;
 
-constexpr std::array<std::pair<const char*, double MachineProfile::*>, 8> kFigures = {{
+constexpr std::array<std::pair<const char*, double MachineProfile::*>, 9> kFigures = {{
     {"products_bf16", &MachineProfile::products_bf16},
     {"products_fp32", &MachineProfile::products_fp32},
     {"blocks_bf16", &MachineProfile::blocks_bf16},
     {"blocks_fp32", &MachineProfile::blocks_fp32},
     {"updates", &MachineProfile::updates},
     {"memory", &MachineProfile::memory},
+    {"memory_read", &MachineProfile::memory_read},
     {"gather", &MachineProfile::gather},
     {"reduce", &MachineProfile::reduce},
 }};

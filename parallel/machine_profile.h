@@ -16,8 +16,9 @@ struct MachineProfile {
   double blocks_fp32 = 0;
   double updates = 0;  ///< parameters through AdamW, `exact` sections and bf16 gradients in DRAM
   double memory = 0;   ///< bytes that the better of two simple loops reads and writes
-  double gather = 0;   ///< bytes that all-gathers bring to the ranks of the node, together
-  double reduce = 0;   ///< bytes of fp32 gradient that leave them in reduce-scatters, together
+  double memory_read = 0;  ///< bytes that a loop reads which writes nothing
+  double gather = 0;       ///< bytes that all-gathers bring to the ranks of the node, together
+  double reduce = 0;       ///< bytes of fp32 gradient that leave them in reduce-scatters, together
 
   /// fp16 is multiplied in fp32, on CPUs.
   double products(Dtype compute) const {

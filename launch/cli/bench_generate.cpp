@@ -66,7 +66,8 @@ PretrainedModel open_model(const std::string& name, const GenerateBenchOptions& 
 
 std::vector<MeasuredRate> rates_of(const GenerateBenchOptions& options,
                                    const MachineProfile& machine) {
-  std::vector<MeasuredRate> rates{{"memory", machine.memory, true, "strata bench memory"}};
+  std::vector<MeasuredRate> rates{
+      {"reading memory", machine.memory_read, true, "strata bench memory"}};
   for (const std::string& weights : options.weights) {
     const Dtype compute = weights == "fp32" ? Dtype::kF32 : Dtype::kBf16;
     const char* more = compute == Dtype::kF32 ? " --compute fp32" : "";

@@ -39,7 +39,7 @@ std::string loops_text(const MemoryBandwidth& memory) {
 int bench_memory(const BenchOptions& options, Runtime& runtime) {
   const int threads = bench_threads(options, runtime);
   const MemoryBandwidth memory = measure_memory(options_for(options, threads));
-  keep({.memory = memory.best_loop() * kGiga}, options, runtime);
+  keep({.memory = memory.best_loop() * kGiga, .memory_read = memory.sum * kGiga}, options, runtime);
   if (options.json) {
     Json json = loops_json(memory);
     json["threads"] = threads;
@@ -54,7 +54,8 @@ int bench_adamw(const BenchOptions& options, Runtime& runtime) {
   const int threads = bench_threads(options, runtime);
   const AdamWBenchmark adamw = measure_adamw(options_for(options, threads));
   keep({.updates = kGiga / adamw.nanoseconds_per_parameter,
-        .memory = adamw.memory.best_loop() * kGiga},
+        .memory = adamw.memory.best_loop() * kGiga,
+        .memory_read = adamw.memory.sum * kGiga},
        options, runtime);
   if (options.json) {
     print_json({{"threads", threads},

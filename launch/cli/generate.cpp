@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/progress.h"
+#include "core/trace.h"
 #include "core/units.h"
 #include "launch/cli/command_line.h"
 #include "launch/cli/flags.h"
@@ -71,19 +72,28 @@ class Generation {
     }
     const GeneratorSetup setup =
         set_up_generator(context(), source_, options_.placement, options_.kept, needs(facts));
-    Generator generator(context(), source_.model(), setup.options, source_.source(), setup.locator);
+    Trace trace(!options_.trace.empty());
+    Generator generator(context(), source_.model(), setup.options, source_.source(), setup.locator,
+                        &trace);
     TextGeneration generation(context(), generator,
                               {.max_sequences = setup.options.sequences,
                                .max_tokens = most_tokens(),
                                .unknown = unknown_ids(tokenizer_, source_.config().vocab_size),
                                .speculate = options_.speculate,
                                .speculate_rows = setup.hidden_rows});
-    return serve(generation, facts);
+    world_.barrier();
+    trace.set_origin();
+    const int code = serve(generation, facts, generator, words(setup.computing));
+    write_trace_of_all(trace);
+    return code;
   }
 
  private:
   using Clock = std::chrono::steady_clock;
 
+  static double seconds_since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  }
   // Results may go to standard output, so everything else goes to standard error.
   Context context() { return {runtime_.device(), world_, log_}; }
   bool from_input() const { return options_.prompts == "-"; }
@@ -219,7 +229,9 @@ class Generation {
             .progress = !options_.no_progress};
   }
 
-  int serve(TextGeneration& generation, const RowFacts& facts) {
+  /// @param computing what binds where the weights come in time
+  int serve(TextGeneration& generation, const RowFacts& facts, const Generator& generator,
+            const char* computing) {
     const RowFeed::Rows rows_left = rows();
     RowFeed::Options feed_options{.settings = settings_, .most_tokens = most_tokens()};
     if (shows()) {
@@ -245,21 +257,35 @@ class Generation {
     {
       Progress progress(log_, "row", static_cast<std::uint64_t>(facts.rows),
                         !options_.no_progress && !terminal_is_taken);
-      generation.run([&] { return feed.next(); },
-                     [&](const GenerationProgress& pass) {
-                       feed.exchange();
-                       proposed_ = pass.proposed;
-                       accepted_ = pass.accepted;
-                       progress.update(static_cast<std::uint64_t>(feed.progress().rows),
-                                       fmt::format("{} in flight, {} tokens", pass.in_flight,
-                                                   feed.progress().tokens));
-                     });
+      generation.run(
+          [&] { return feed.next(); },
+          [&](const GenerationProgress& pass) {
+            feed.exchange();
+            proposed_ = pass.proposed;
+            accepted_ = pass.accepted;
+            const double seconds = seconds_since(begin);
+            const double waited = generator.seconds_waited() / seconds;
+            progress.update(
+                static_cast<std::uint64_t>(feed.progress().rows),
+                fmt::format("{} in flight, {} tokens, {:.1f} tokens/s, bound by {} ({:.0f}% "
+                            "waiting for weights)",
+                            pass.in_flight, feed.progress().tokens,
+                            static_cast<double>(feed.progress().tokens) / seconds,
+                            waited > 0.5 ? words(GenerationBound::kStream) : computing,
+                            100 * waited));
+          });
       feed.exchange();
     }
     if (results_) results_->sync();
     if (mistake) std::rethrow_exception(mistake);
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    const double seconds = seconds_since(begin);
     return report(feed, seconds, world_.max(stopped ? 1 : 0) > 0);
+  }
+
+  void write_trace_of_all(const Trace& trace) {
+    if (options_.trace.empty()) return;
+    const auto ranks = world_.gather_bytes(trace.to_bytes());
+    if (world_.rank() == 0) write_trace(options_.trace.string(), ranks);
   }
 
   int report(const RowFeed& feed, double seconds, bool stopped) {

@@ -145,6 +145,8 @@ void add_generate_flags(CLI::App& app, GenerateOptions& options) {
                         {{"throughput", Objective::kThroughput}, {"latency", Objective::kLatency}},
                         "latency: only as many texts in flight as cost a pass no time");
   add_switch(app, "--no_progress", options.no_progress, "no progress bar");
+  add_path(app, "--trace", options.trace, "FILE",
+           "gets who did what when, for Perfetto; of all ranks");
   add_common_flags(app, options);
 }
 

@@ -41,6 +41,7 @@ struct GenerateOptions {
   std::int64_t max_length = 0;  ///< tokens of a text, its prompt too; 0: as many as are needed
   KeptOptions kept;
   bool no_progress = false;
+  std::filesystem::path trace;  ///< of all ranks, for Perfetto; empty: none
   PlacementOptions placement;
 
   /// Values of flags that may be left out, and what takes those that were not into `overrides`.

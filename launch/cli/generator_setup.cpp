@@ -52,7 +52,7 @@ class Setup {
     rates_ = rate_inputs();
     options_.sequences = batch();
     print_plan();
-    return {options_, locator(), hidden_rows_};
+    return {options_, locator(), hidden_rows_, computing_};
   }
 
  private:
@@ -125,6 +125,7 @@ class Setup {
     const std::uint64_t token = token_bytes(options_.kv_dtype());
     const KnownRates known = rates(own);
     hidden_rows_ = hidden_rows(own, known, rates_.ranks);
+    computing_ = computing_bound(own, options_, token, rates_.ranks, needs_.work, known);
     for (const std::string& warning : warnings_) context_.log.warn(warning);
     for (const std::string& line :
          generation_plan_lines(own, options_, token, rates_.ranks, needs_.work, known, others)) {
@@ -175,6 +176,7 @@ class Setup {
   GeneratorOptions options_;
   RateInputs rates_;
   std::int64_t hidden_rows_ = 1;
+  GenerationBound computing_ = GenerationBound::kCompute;
 };
 
 }  // namespace

@@ -50,6 +50,7 @@ struct GeneratorSetup {
   GeneratorOptions options;  ///< `sequences`: to have in flight on a rank at most
   ParameterLocator locator;
   std::int64_t hidden_rows = 1;  ///< of a pass: as hidden_rows() of its plan
+  GenerationBound computing = GenerationBound::kCompute;  ///< as computing_bound() of its plan
 };
 
 /// Examines the drives, chooses how many texts to have in flight, plans, prints the plan and, where

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "core/units.h"
-#include "launch/generation_bench/roofline.h"
 
 namespace strata {
 namespace {
@@ -23,7 +22,7 @@ GenerationCost cost_of(const GenerationPlan& plan, std::uint64_t kv_token_bytes)
 
 GenerationRates rates_of(const KnownRates& rates, int ranks) {
   return {.stream = rates.step.drive.read / ranks,
-          .memory = rates.step.memory,
+          .memory = rates.memory_read,
           .operations = rates.step.operations};
 }
 
@@ -37,18 +36,6 @@ struct DecodePass {
 
 std::string texts_of(std::int64_t count) {
   return fmt::format("{} {}", count, count == 1 ? "text" : "texts");
-}
-
-std::string bound_by(GenerationBound bound) {
-  switch (bound) {
-    case GenerationBound::kStream:
-      return "the drive";
-    case GenerationBound::kCompute:
-      return "products";
-    case GenerationBound::kMemory:
-      break;
-  }
-  return "memory";
 }
 
 DecodePass decode_pass(const GenerationPlan& plan, const GeneratorOptions& options,
@@ -83,7 +70,7 @@ std::string memory_line(const GenerationPlan& plan) {
 }
 
 std::string streams_line(const GenerationPlan& plan) {
-  if (plan.streamed == 0) return "all weights stay in memory: nothing is read after the start";
+  if (plan.streamed == 0) return "all weights stay in memory: nothing is read after the first pass";
   std::string line =
       fmt::format("a pass streams {} of weights on a rank", format_bytes(plan.streamed));
   if (plan.swap > 0)
@@ -93,12 +80,32 @@ std::string streams_line(const GenerationPlan& plan) {
 
 }  // namespace
 
+const char* words(GenerationBound bound) {
+  switch (bound) {
+    case GenerationBound::kStream:
+      return "the drive";
+    case GenerationBound::kCompute:
+      return "products";
+    case GenerationBound::kMemory:
+      break;
+  }
+  return "memory";
+}
+
 std::int64_t hidden_rows(const GenerationPlan& plan, const KnownRates& rates, int ranks) {
   const PassTime one =
       pass_time(cost_of(plan, 0), rates_of(rates, ranks), {.tokens = 1, .logits = 1});
   if (one.compute <= 0) return kMostHiddenRows;
   const double rows = std::max(one.stream, one.memory) / one.compute;
   return static_cast<std::int64_t>(std::clamp(rows, 1.0, static_cast<double>(kMostHiddenRows)));
+}
+
+GenerationBound computing_bound(const GenerationPlan& plan, const GeneratorOptions& options,
+                                std::uint64_t kv_token_bytes, int ranks, const GenerationWork& work,
+                                const KnownRates& rates) {
+  PassTime time = decode_pass(plan, options, kv_token_bytes, ranks, work, rates).time;
+  time.stream = 0;
+  return time.bound();
 }
 
 std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
@@ -115,8 +122,7 @@ std::vector<std::string> generation_plan_lines(const GenerationPlan& plan,
   lines.push_back(fmt::format(
       "a pass with a token for each of {}: at least {} ({}), bound by {}: {:.3g} tokens/s",
       texts_of(pass.shape.batch * ranks), format_seconds(pass.time.seconds()), lanes,
-      bound_by(pass.time.bound()),
-      all * static_cast<double>(pass.shape.batch) / pass.time.seconds()));
+      words(pass.time.bound()), all * static_cast<double>(pass.shape.batch) / pass.time.seconds()));
   if (work.texts > 0) {
     const double rate = all * mixed_tokens_per_second(pass.cost, pass.rates, pass.shape);
     lines.push_back(fmt::format("{}, {} tokens of prompt and up to {} new ones: about {}",

@@ -154,7 +154,7 @@ void add_roofline(const PretrainedModel& model, const GenerationSetup& setup,
                   GenerationMeasurement& measured) {
   const GenerationRates rates{
       .stream = setup.tier.bandwidth(),
-      .memory = setup.machine.memory,
+      .memory = setup.machine.memory_read,
       .operations = setup.machine.products(storage_of(setup.weights, setup.kv).compute)};
   const bool knows_drive = !on_drive(setup) || rates.stream > 0;
   if (!knows_drive || rates.memory <= 0 || rates.operations <= 0) return;

@@ -10,7 +10,7 @@ namespace {
 KnownRates measured() {
   KnownRates rates;
   rates.step.operations = 100e9;
-  rates.step.memory = 10e9;
+  rates.memory_read = 10e9;
   rates.step.drive.read = 1e9;
   return rates;
 }

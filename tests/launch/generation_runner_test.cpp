@@ -29,7 +29,7 @@ GenerationSetup small_setup() {
   setup.prompt = 20;
   setup.generated = 5;
   setup.dram_bytes = std::uint64_t{1} << 30;
-  setup.machine.memory = 10e9;
+  setup.machine.memory_read = 10e9;
   setup.machine.products_bf16 = 100e9;
   return setup;
 }
@@ -141,7 +141,7 @@ TEST_F(GenerationCells, SayWhyTheyWereNotRun) {
 
 TEST_F(GenerationCells, HaveNoRooflineWithoutRates) {
   GenerationSetup setup = small_setup();
-  setup.machine.memory = 0;
+  setup.machine.memory_read = 0;
   const std::vector<GenerationCell> cells = run(setup, {1});
   ASSERT_TRUE(cells.at(0).measured.has_value());
   EXPECT_EQ(cells[0].measured->roofline_seconds, 0);
