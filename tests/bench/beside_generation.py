@@ -128,7 +128,8 @@ def summary(runs, options):
     passes = max(1, options.new_tokens - 1)
     return {"rounds": len(done), "seconds": seconds, "prefill_seconds": prefill,
             "tokens_per_second": options.batch * options.new_tokens / seconds,
-            "decode_seconds_per_token": (seconds - prefill) / passes,
+            "decode_seconds_per_token": statistics.median(
+                (run["seconds"] - run["prefill_seconds"]) / passes for run in done),
             "read_bytes": None if done[0]["read_bytes"] is None else
             statistics.median(run["read_bytes"] for run in done),
             "peak_bytes": max((run["peak_bytes"] for run in done if run["peak_bytes"]), default=None),

@@ -1,4 +1,4 @@
-// Weights that are quantised once, and what is generated from them.
+// Weights that are quantised once.
 #include "checkpoint/quantized_weights.h"
 
 #include <gtest/gtest.h>
@@ -19,11 +19,9 @@
 #include "core/group_quantization.h"
 #include "core/json_file.h"
 #include "parallel/rounding.h"
-#include "parallel/text_generation.h"
 #include "tests/support/files.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/messages.h"
-#include "tests/support/run_on_threads.h"
 #include "tests/support/temporary_directory.h"
 
 namespace strata {
@@ -342,62 +340,6 @@ TEST_F(QuantizedWeights, HaveTheValuesThatModelsAreEvaluatedWith) {
   model.source()(norm, 3, as_they_are);
   values(norm, 3, got);
   EXPECT_EQ(got, as_they_are);
-}
-
-/// The tokens that follow one prompt.
-std::vector<std::int32_t> generate(const PretrainedModel& model, const GeneratorOptions& options,
-                                   const ParameterLocator& locator, int ranks,
-                                   std::vector<WeightHome>& homes) {
-  std::vector<std::int32_t> ids;
-  test::run_on_threads(ranks, [&](Communicator& communicator) {
-    const std::unique_ptr<Device> device = make_cpu_device(1);
-    Log log(1);
-    const Context context{*device, communicator, log};
-    Generator generator(context, model.model(), options, model.source(), locator);
-    TextGeneration texts(context, generator, {.max_sequences = 1});
-    bool given = communicator.rank() != 0;
-    texts.run(
-        [&]() -> std::optional<GenerationRequest> {
-          if (std::exchange(given, true)) return std::nullopt;
-          GenerationRequest request;
-          request.prompt = {1, 5, 9, 2, 60};
-          request.max_new_tokens = 20;
-          request.on_finish = [&](GenerationResult result) { ids = std::move(result.ids); };
-          return request;
-        },
-        [](const GenerationProgress&) {});
-    if (communicator.rank() == 0) homes = generator.plan().homes;
-  });
-  return ids;
-}
-
-TEST_F(QuantizedWeights, AreReadInPlaceByAGenerator) {
-  for (const char* name : {"gpt2_untied", "llama_tied", "opt_post_norm"}) {
-    SCOPED_TRACE(name);
-    use(name);
-    const PretrainedModel model = load();
-    for (const Dtype weights : {Dtype::kQ8, Dtype::kQ4}) {
-      GeneratorOptions options;
-      options.compute = Dtype::kF32;
-      options.weights = weights;
-      options.sequence_tokens = 32;
-      std::vector<WeightHome> homes;
-      const auto want = generate(model, options, {}, 1, homes);
-      ASSERT_EQ(want.size(), 20u);
-      const ParameterLocator locator = open(model, {Dtype::kF32, weights});
-      EXPECT_EQ(generate(model, options, locator, 1, homes), want);
-      options.residency = false;  // and no swap to copy anything to
-      for (const int ranks : {1, 3}) {
-        EXPECT_EQ(generate(model, options, locator, ranks, homes), want);
-        const Partition partition(model.model(), ranks,
-                                  WeightStorage{options.compute, options.weights});
-        for (int p = 0; p < partition.part_count(); ++p) {
-          if (partition.part(p).shard_numel() == 0) continue;
-          EXPECT_EQ(homes[static_cast<std::size_t>(p)], WeightHome::kFile) << "part " << p;
-        }
-      }
-    }
-  }
 }
 
 }  // namespace
