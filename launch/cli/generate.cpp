@@ -257,23 +257,20 @@ class Generation {
     {
       Progress progress(log_, "row", static_cast<std::uint64_t>(facts.rows),
                         !options_.no_progress && !terminal_is_taken);
-      generation.run(
-          [&] { return feed.next(); },
-          [&](const GenerationProgress& pass) {
-            feed.exchange();
-            proposed_ = pass.proposed;
-            accepted_ = pass.accepted;
-            const double seconds = seconds_since(begin);
-            const double waited = generator.seconds_waited() / seconds;
-            progress.update(
-                static_cast<std::uint64_t>(feed.progress().rows),
-                fmt::format("{} in flight, {} tokens, {:.1f} tokens/s, bound by {} ({:.0f}% "
-                            "waiting for weights)",
-                            pass.in_flight, feed.progress().tokens,
-                            static_cast<double>(feed.progress().tokens) / seconds,
-                            waited > 0.5 ? words(GenerationBound::kStream) : computing,
-                            100 * waited));
-          });
+      generation.run([&] { return feed.next(); },
+                     [&](const GenerationProgress& pass) {
+                       feed.exchange();
+                       proposed_ = pass.proposed;
+                       accepted_ = pass.accepted;
+                       const double seconds = seconds_since(begin);
+                       const double waited = generator.seconds_waited() / seconds;
+                       progress.update(
+                           static_cast<std::uint64_t>(feed.progress().rows),
+                           fmt::format("{:.3g} tokens/s, bound by {}; {} in flight",
+                                       static_cast<double>(feed.progress().tokens) / seconds,
+                                       waited > 0.5 ? words(GenerationBound::kStream) : computing,
+                                       pass.in_flight));
+                     });
       feed.exchange();
     }
     if (results_) results_->sync();

@@ -72,7 +72,6 @@ RowFeed::RowFeed(Communicator& communicator, const Tokenizer& tokenizer, PromptE
 
 void RowFeed::finish(const NumberedRow& row, const ResultRow& result) {
   ++own_.rows;
-  own_.tokens += static_cast<std::int64_t>(result.ids.size());
   if (!result.error.empty()) {
     ++own_.errors;
     last_error_ = fmt::format("{}: {}", row.where, result.error);
@@ -103,6 +102,7 @@ std::optional<GenerationRequest> RowFeed::next() {
     const auto text = std::make_shared<Text>(std::move(*row), tokenizer_, std::move(settings.stop));
     text->prompt_tokens = prompt_tokens;
     request.on_token = [this, text](const SampledToken& token) {
+      ++own_.tokens;
       const std::string piece = text->stop.add(token.id);
       text->text += piece;
       if (options_.show && !piece.empty()) options_.show(piece);

@@ -44,7 +44,7 @@ class OwnRows {
 struct FeedProgress {
   std::int64_t rows = 0;    ///< that have a result
   std::int64_t errors = 0;  ///< of these, with an error
-  std::int64_t tokens = 0;  ///< generated
+  std::int64_t tokens = 0;  ///< generated, of texts in flight, too
 };
 
 /// RowFeed::Options::show for people: to standard output, at once.

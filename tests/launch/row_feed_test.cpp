@@ -91,6 +91,33 @@ TEST_F(Feed, ResultsAreWhatTheirRowsAskedFor) {
   EXPECT_EQ(lines[3]["error"], "no token");
 }
 
+TEST_F(Feed, CountsTokensOfTextsInFlight) {
+  test::run_on_threads(1, [&](Communicator& world) {
+    PromptEncoder prompts(*tokenizer_,
+                          [&] { return ChatTemplate::choose(*tokenizer_, {}, "plain"); });
+    bool given = false;
+    RowFeed feed(
+        world, *tokenizer_, prompts, {.settings = settings_, .most_tokens = 64},
+        [&]() -> std::optional<NumberedRow> {
+          if (std::exchange(given, true)) return std::nullopt;
+          return NumberedRow{.row = {.prompt = "x"}};
+        },
+        nullptr);
+    const std::optional<GenerationRequest> request = feed.next();
+    ASSERT_TRUE(request);
+    request->on_token({.id = 'a'});
+    request->on_token({.id = 'b'});
+    feed.exchange();
+    EXPECT_EQ(feed.progress().tokens, 2);
+    EXPECT_EQ(feed.progress().rows, 0);
+    request->on_token({.id = 'c'});
+    request->on_finish({.ids = {'a', 'b', 'c'}});
+    feed.exchange();
+    EXPECT_EQ(feed.progress().tokens, 3);
+    EXPECT_EQ(feed.progress().rows, 1);
+  });
+}
+
 TEST_F(Feed, RowsTakeTurnsOverRanksAndResultsReachTheFirst) {
   std::string rows;
   for (int i = 0; i < 7; ++i) rows += "{\"prompt\":\"x\"}\n";
