@@ -29,12 +29,13 @@ void say(const std::string& line) {
 void report(strata::Runtime& runtime) {
   const strata::Communicator& world = runtime.communicator();
   const char* policy = std::getenv("OMP_WAIT_POLICY");
+  const char* spins = std::getenv("GOMP_SPINCOUNT");
   std::string words;
   for (const std::string& word : rest) words += " " + word;
   say("this is rank " + std::to_string(world.rank()) + " of " + std::to_string(world.size()) +
       " on " + std::to_string(runtime.binding().cpus.size()) + " cores, threads " +
       std::to_string(omp_get_max_threads()) + ", policy " + (policy == nullptr ? "" : policy) +
-      ", arguments" + words);
+      (spins == nullptr ? "" : " after a moment") + ", arguments" + words);
   runtime.log("only once: " + runtime.binding().description);
 }
 

@@ -30,7 +30,7 @@ Outcome run_command(const std::string& command) {
 
 // Without what an outer Strata job, a test preset or an outer mpirun may have put there.
 const std::string kClean =
-    "env -u OMP_WAIT_POLICY -u OMP_NUM_THREADS OMPI_ALLOW_RUN_AS_ROOT=1 "
+    "env -u OMP_WAIT_POLICY -u OMP_NUM_THREADS -u GOMP_SPINCOUNT OMPI_ALLOW_RUN_AS_ROOT=1 "
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 ";
 
 Outcome run_alone(const std::string& arguments) {
@@ -53,8 +53,16 @@ TEST(Runtime, RunsWithoutMpirunAsAWorldOfOneWithPassiveThreads) {
   const Outcome outcome = run_alone("report --strata.threads=3 --steps 5");
   EXPECT_EQ(outcome.status, 0) << outcome.output;
   EXPECT_EQ(count(outcome.output, "this is rank 0 of 1 on "), 1) << outcome.output;
-  EXPECT_EQ(count(outcome.output, "threads 3, policy passive, arguments report --steps 5\n"), 1)
+  EXPECT_EQ(count(outcome.output,
+                  "threads 3, policy passive after a moment, arguments report --steps 5\n"),
+            1)
       << outcome.output;
+}
+
+TEST(Runtime, KeepsTheWaitPolicyThatItFinds) {
+  const Outcome outcome =
+      run_command(kClean + "OMP_WAIT_POLICY=active " + STRATA_RUNTIME_PROGRAM + " report");
+  EXPECT_EQ(count(outcome.output, "policy active, arguments report\n"), 1) << outcome.output;
 }
 
 TEST(Runtime, GivesEveryRankItsArgumentsAndLogsOnce) {
@@ -62,7 +70,7 @@ TEST(Runtime, GivesEveryRankItsArgumentsAndLogsOnce) {
   EXPECT_EQ(outcome.status, 0) << outcome.output;
   EXPECT_EQ(count(outcome.output, "this is rank 0 of 2 on "), 1) << outcome.output;
   EXPECT_EQ(count(outcome.output, "this is rank 1 of 2 on "), 1) << outcome.output;
-  EXPECT_EQ(count(outcome.output, "policy passive, arguments report --steps 5\n"), 2)
+  EXPECT_EQ(count(outcome.output, "policy passive after a moment, arguments report --steps 5\n"), 2)
       << outcome.output;
   EXPECT_EQ(count(outcome.output, "only once: rank 0 of 2 on this node: core"), 1)
       << outcome.output;
