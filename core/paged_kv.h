@@ -15,34 +15,45 @@ inline constexpr std::int64_t kPageTokens = 64;
 /// One key/value head of a page: where its parts lie, in bytes from its begin. A head is taken in
 /// groups of kGroupNumel elements, the last of which may be shorter.
 ///
-///     keys    [D, kPageTokens]: transposed, so that scores of many keys come from whole vectors
-///     values  by group: [kPageTokens, elements of the group, rounded up to whole vectors]
+/// Lines are what attention adds up: an element of all the page's keys, or a group of elements of
+/// one value. Neighbours lie in bundles: for each element 4 bytes that hold it of all the bundle's
+/// lines, so that what multiplies pairs of bf16, or fours of bytes, finds them side by side.
+///
+///     keys    by bundle of elements: [kPageTokens, 4 bytes]
+///     values  by group, by bundle of tokens: [elements of the group, rounded up to 16, 4 bytes]
+///
+/// A bundle is 1 line of fp32, 2 of bf16, 4 of kQ8 or 8 of kQ4, the first in the low bits; of kQ4
+/// byte i has line i in its low half and line 4 + i in the high one. Lines beyond D are zeros.
 ///
 /// In kQ8 and kQ4 each group of each token has a scale (bf16), in kQ4 a zero point (uint8), chosen
 /// as core/group_quantization.h does:
 ///
 ///     key scales, value scales, key zero points, value zero points: [groups, kPageTokens] each
 ///
-/// Numbers are not negative: kQ8's have 128 added. Lines of 64 lie such that vectors of 16 come
-/// from them without shuffles: element 16 v + i is byte v of four bytes i in kQ8; in kQ4 it is in
-/// byte v of four bytes i % 8, in the high half from i = 8 on. Shorter lines of kQ8 lie in order,
-/// and of kQ4 byte i holds elements i and 16 + i (high half).
+/// Numbers are not negative: kQ8's have 128 added.
 struct KvHeadLayout {
   KvHeadLayout(Dtype dtype, std::int64_t head_size);
 
-  /// Bytes of `elements` neighbours in a line, whole vectors of them.
-  static constexpr std::size_t line_bytes(Dtype dtype, std::int64_t elements) {
-    const std::int64_t vector = dtype == Dtype::kQ4 ? 32 : 16;
-    const auto whole = static_cast<std::size_t>((elements + vector - 1) / vector * vector);
-    if (dtype == Dtype::kQ4) return whole / 2;
-    return whole * (dtype == Dtype::kQ8 ? 1 : size_bytes(dtype));
+  /// Lines of a bundle.
+  static constexpr std::int64_t bundle_lines(Dtype dtype) {
+    if (dtype == Dtype::kQ4) return 8;
+    return dtype == Dtype::kQ8 ? 4 : 4 / static_cast<std::int64_t>(size_bytes(dtype));
+  }
+  /// Bytes of a bundle of lines that long.
+  static constexpr std::size_t bundle_bytes(std::int64_t elements) {
+    return static_cast<std::size_t>((elements + 15) / 16 * 16) * 4;
   }
   std::int64_t group_elements(std::int64_t group) const {
     return std::min(kGroupNumel, head_size - group * kGroupNumel);
   }
-  /// Of a group of the values.
+  /// Of a group of the keys, and of the values.
+  std::size_t keys_of(std::int64_t group) const {
+    return static_cast<std::size_t>(group * kGroupNumel / bundle_lines(dtype)) *
+           bundle_bytes(kPageTokens);
+  }
   std::size_t values_of(std::int64_t group) const {
-    return values + static_cast<std::size_t>(group * kPageTokens) * line_bytes(dtype, kGroupNumel);
+    return values + static_cast<std::size_t>(group * kPageTokens / bundle_lines(dtype)) *
+                        bundle_bytes(kGroupNumel);
   }
 
   Dtype dtype;
@@ -60,10 +71,12 @@ inline KvHeadLayout::KvHeadLayout(Dtype format, std::int64_t size)
     : dtype(format),
       head_size(size),
       groups((size + kGroupNumel - 1) / kGroupNumel),
-      values(static_cast<std::size_t>(size) * line_bytes(format, kPageTokens)) {
+      values(static_cast<std::size_t>((size + bundle_lines(format) - 1) / bundle_lines(format)) *
+             bundle_bytes(kPageTokens)) {
   constexpr std::size_t kCacheLine = 64;
-  const std::int64_t last = group_elements(groups - 1);
-  std::size_t end = values_of(groups - 1) + kPageTokens * line_bytes(format, last);
+  std::size_t end =
+      values_of(groups - 1) + static_cast<std::size_t>(kPageTokens / bundle_lines(format)) *
+                                  bundle_bytes(group_elements(groups - 1));
   const auto take = [&](std::size_t bytes_each) {
     const std::size_t begin = end;
     end += static_cast<std::size_t>(groups * kPageTokens) * bytes_each;

@@ -1,17 +1,16 @@
 // Tokens on their way into pages.
-#include <cstring>
-
 #include "core/cpu/kv_lines.h"
 #include "core/cpu/numeric.h"
 
 namespace strata::cpu {
 namespace {
 
-/// A group of one token's elements: value i times the scale is its element, less the zero point.
-struct QuantizedGroup {
+/// A group of one token's elements as pages hold them. Quantised, value i times the scale is its
+/// element, less the zero point.
+struct StoredGroup {
   bf16 scale;
   std::uint8_t zero = 0;
-  std::uint8_t values[kGroupNumel] = {};
+  std::uint32_t values[kGroupNumel] = {};
 };
 
 /// Nearest whole number, halves to even. @pre |value| < 2^22
@@ -36,7 +35,7 @@ struct QuantizedGroup {
 /// The values of core/group_quantization.h.
 template <typename T>
 STRATA_MULTIVERSION void quantize_group(const T* __restrict from, std::int64_t count, Dtype dtype,
-                                        QuantizedGroup& to) {
+                                        StoredGroup& to) {
   float elements[kGroupNumel];
   float least = 0, largest = 0;  // the range holds zero, which is then exact
   float not_finite = 0;          // NaN, if any
@@ -57,77 +56,75 @@ STRATA_MULTIVERSION void quantize_group(const T* __restrict from, std::int64_t c
   const float low = q8 ? 1.0f : 0.0f, high = q8 ? 255.0f : 15.0f;
   for (std::int64_t i = 0; i < count; ++i) {
     const float value = within(nearest(elements[i] / divisor) + zero, low, high);
-    to.values[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(value));
+    to.values[i] = static_cast<std::uint32_t>(static_cast<std::int32_t>(value));
   }
-}
-
-void put_half(std::byte& pair, bool high, std::uint8_t value) {
-  pair = high ? (pair & std::byte{0x0f}) | std::byte(static_cast<std::uint8_t>(value << 4))
-              : (pair & std::byte{0xf0}) | std::byte{value};
-}
-
-/// Element `index` of a line; `whole`: of kGroupNumel, as PagedKv says.
-void put_value(Dtype dtype, bool whole, std::byte* line, std::int64_t index, std::uint8_t value) {
-  const std::int64_t vector = index / kLanes, lane = index % kLanes;
-  if (dtype == Dtype::kQ8) {
-    line[whole ? 4 * lane + vector : index] = std::byte{value};
-  } else if (whole) {
-    put_half(line[4 * (lane % 8) + vector], lane >= 8, value);
-  } else {
-    put_half(line[lane], vector == 1, value);
-  }
-}
-
-void put_scale(const KvHeadLayout& layout, const QuantizedGroup& group, std::int64_t at,
-               std::size_t scales, std::size_t zeros, std::byte* head) {
-  reinterpret_cast<bf16*>(head + scales)[at] = group.scale;
-  if (layout.dtype == Dtype::kQ4)
-    head[zeros + static_cast<std::size_t>(at)] = std::byte{group.zero};
 }
 
 template <typename T>
-void store_quantized(const KvHeadLayout& layout, const T* key, const T* value, std::int64_t place,
-                     std::byte* head) {
-  const std::size_t key_line = KvHeadLayout::line_bytes(layout.dtype, kPageTokens);
-  for (std::int64_t g = 0; g < layout.groups; ++g) {
-    const std::int64_t first = g * kGroupNumel, count = layout.group_elements(g);
-    const std::int64_t at = g * kPageTokens + place;
-    QuantizedGroup group;
-    quantize_group(key + first, count, layout.dtype, group);
-    put_scale(layout, group, at, layout.key_scales, layout.key_zeros, head);
-    for (std::int64_t i = 0; i < count; ++i) {
-      std::byte* line = head + static_cast<std::size_t>(first + i) * key_line;
-      put_value(layout.dtype, true, line, place, group.values[i]);
+STRATA_MULTIVERSION void take_fp32(const T* __restrict from, std::int64_t count,
+                                   std::uint32_t* __restrict to) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<std::uint32_t>(load(from[i]));
+}
+template <typename T>
+STRATA_MULTIVERSION void take_bf16(const T* __restrict from, std::int64_t count,
+                                   std::uint32_t* __restrict to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    bf16 value;
+    store(value, load(from[i]));
+    to[i] = value.bits;
+  }
+}
+
+template <typename T>
+StoredGroup stored_group(const T* from, std::int64_t count, Dtype dtype) {
+  StoredGroup group;
+  if (is_quantized(dtype)) {
+    quantize_group(from, count, dtype, group);
+  } else if (dtype == Dtype::kF32) {
+    take_fp32(from, count, group.values);
+  } else {
+    take_bf16(from, count, group.values);
+  }
+  return group;
+}
+
+/// The bits of a line in the words of its bundle.
+struct LineBits {
+  LineBits(Dtype dtype, std::int64_t line) {
+    const auto width = static_cast<std::uint32_t>(32 / KvHeadLayout::bundle_lines(dtype));
+    const auto index = static_cast<std::uint32_t>(line);
+    shift = dtype == Dtype::kQ4 ? 8 * (index % 4) + 4 * (index / 4) : width * index;
+    mask = 0xffffffffu >> (32 - width) << shift;
+  }
+  std::uint32_t shift;
+  std::uint32_t mask;
+};
+
+/// Bundles of elements of one key, whole words of them: `words` are its token's.
+void put_key(Dtype dtype, const StoredGroup& group, std::int64_t count, std::uint32_t* words) {
+  const std::int64_t lines = KvHeadLayout::bundle_lines(dtype);
+  for (std::int64_t first = 0; first < count; first += lines, words += kPageTokens) {
+    std::uint32_t word = 0;
+    for (std::int64_t line = 0; line < lines; ++line) {
+      word |= group.values[first + line] << LineBits(dtype, line).shift;
     }
-    group = {};
-    quantize_group(value + first, count, layout.dtype, group);
-    put_scale(layout, group, at, layout.value_scales, layout.value_zeros, head);
-    const std::size_t bytes = KvHeadLayout::line_bytes(layout.dtype, count);
-    std::byte* line = head + layout.values_of(g) + static_cast<std::size_t>(place) * bytes;
-    std::memset(line, 0, bytes);
-    const bool whole = bytes == KvHeadLayout::line_bytes(layout.dtype, kGroupNumel);
-    for (std::int64_t i = 0; i < count; ++i)
-      put_value(layout.dtype, whole, line, i, group.values[i]);
+    *words = word;
   }
 }
 
-template <typename T, typename C>
-STRATA_MULTIVERSION void convert(const T* __restrict from, C* __restrict to, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) store(to[i], load(from[i]));
+/// One line of a bundle of values.
+STRATA_MULTIVERSION void put_value(const std::uint32_t* __restrict values, std::int64_t count,
+                                   std::uint32_t shift, std::uint32_t mask,
+                                   std::uint32_t* __restrict words) {
+  for (std::int64_t i = 0; i < count; ++i) words[i] = (words[i] & ~mask) | values[i] << shift;
 }
 
-template <typename C, typename T>
-void store_plain(const KvHeadLayout& layout, const T* key, const T* value, std::int64_t place,
-                 std::byte* head) {
-  C* keys = reinterpret_cast<C*>(head) + place;
-  for (std::int64_t d = 0; d < layout.head_size; ++d) store(keys[d * kPageTokens], load(key[d]));
-  for (std::int64_t g = 0; g < layout.groups; ++g) {
-    const std::int64_t count = layout.group_elements(g);
-    const std::size_t bytes = KvHeadLayout::line_bytes(layout.dtype, count);
-    std::byte* line = head + layout.values_of(g) + static_cast<std::size_t>(place) * bytes;
-    std::memset(line, 0, bytes);
-    convert(value + g * kGroupNumel, reinterpret_cast<C*>(line), count);
-  }
+void put_scale(const KvHeadLayout& layout, const StoredGroup& group, std::int64_t at,
+               std::size_t scales, std::size_t zeros, std::byte* head) {
+  if (!is_quantized(layout.dtype)) return;
+  reinterpret_cast<bf16*>(head + scales)[at] = group.scale;
+  if (layout.dtype == Dtype::kQ4)
+    head[zeros + static_cast<std::size_t>(at)] = std::byte{group.zero};
 }
 
 }  // namespace
@@ -135,12 +132,21 @@ void store_plain(const KvHeadLayout& layout, const T* key, const T* value, std::
 template <typename T>
 void store_kv_token(const KvHeadLayout& layout, const T* key, const T* value, std::int64_t place,
                     std::byte* head) {
-  if (is_quantized(layout.dtype)) {
-    store_quantized(layout, key, value, place, head);
-  } else if (layout.dtype == Dtype::kF32) {
-    store_plain<float>(layout, key, value, place, head);
-  } else {
-    store_plain<bf16>(layout, key, value, place, head);
+  const Dtype dtype = layout.dtype;
+  const std::int64_t lines = KvHeadLayout::bundle_lines(dtype);
+  const LineBits bits(dtype, place % lines);
+  const auto words = [&](std::size_t at) { return reinterpret_cast<std::uint32_t*>(head + at); };
+  for (std::int64_t g = 0; g < layout.groups; ++g) {
+    const std::int64_t first = g * kGroupNumel, count = layout.group_elements(g);
+    const std::int64_t at = g * kPageTokens + place;
+    StoredGroup group = stored_group(key + first, count, dtype);
+    put_scale(layout, group, at, layout.key_scales, layout.key_zeros, head);
+    put_key(dtype, group, count, words(layout.keys_of(g)) + place);
+    group = stored_group(value + first, count, dtype);
+    put_scale(layout, group, at, layout.value_scales, layout.value_zeros, head);
+    const std::size_t bundle = KvHeadLayout::bundle_bytes(count);
+    put_value(group.values, static_cast<std::int64_t>(bundle / 4), bits.shift, bits.mask,
+              words(layout.values_of(g) + static_cast<std::size_t>(place / lines) * bundle));
   }
 }
 

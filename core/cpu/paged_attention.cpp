@@ -1,5 +1,9 @@
+#include "core/cpu/paged_attention.h"
+
 #include <algorithm>
 #include <limits>
+#include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -8,14 +12,18 @@
 #include "core/cpu/cpu_ops.h"
 #include "core/cpu/kv_lines.h"
 #include "core/cpu/kv_pages.h"
+#include "core/cpu/kv_scales.h"
+#include "core/cpu/lanes_over_pages.h"
 #include "core/cpu/numeric.h"
 #include "core/cpu/team.h"
 #include "core/cpu/tile_product.h"
 
 // Attention over pages. A lane is one query head of one row; the lanes of a key/value head go over
-// its pages together, kTile of them at most. Many lanes are multiplied as tiles, as in
+// its pages together, kTile of them at most. What a query gets does not depend on what it is
+// batched with: queries of bf16 are multiplied as they are by LanesOverPages where the processor
+// can, whatever their number. Elsewhere many lanes are multiplied as tiles of fp32, as in
 // attention.cpp; few (decoding) as rows of vectors over keys. Both add in the same order, key by
-// key and element by element, so what a query gets does not depend on what it is batched with.
+// key and element by element.
 
 namespace strata::cpu {
 namespace {
@@ -61,33 +69,6 @@ STRATA_MULTIVERSION void scale(float* __restrict values, float factor, std::int6
   for (std::int64_t i = 0; i < n; ++i) values[i] *= factor;
 }
 
-// Sums over the elements of a quantised group get its scale key by key; so do the probabilities
-// that meet its values. For one lane, and for a tile of them.
-
-STRATA_MULTIVERSION void add_scaled_lane(const float* __restrict parts,
-                                         const bf16* __restrict scales, float* __restrict sums) {
-  for (std::int64_t key = 0; key < kTile; ++key) sums[key] += parts[key] * load(scales[key]);
-}
-STRATA_MULTIVERSION void add_scaled_tile(const float* __restrict parts,
-                                         const bf16* __restrict scales, float* __restrict sums) {
-  for (std::int64_t key = 0; key < kTile; ++key) {
-    const float factor = load(scales[key]);
-    for (std::int64_t i = key * kTile; i < (key + 1) * kTile; ++i) sums[i] += parts[i] * factor;
-  }
-}
-STRATA_MULTIVERSION void scale_lane(const float* __restrict from, const bf16* __restrict scales,
-                                    float* __restrict to) {
-  for (std::int64_t key = 0; key < kTile; ++key) to[key] = from[key] * load(scales[key]);
-}
-/// Zeros from key `keys` on.
-STRATA_MULTIVERSION void scale_tile(const float* __restrict from, const bf16* __restrict scales,
-                                    std::int64_t keys, float* __restrict to) {
-  for (std::int64_t key = 0; key < kTile; ++key) {
-    const float factor = key < keys ? load(scales[key]) : 0.0f;
-    for (std::int64_t i = key * kTile; i < (key + 1) * kTile; ++i) to[i] = from[i] * factor;
-  }
-}
-
 /// What every lane needs to know of a call.
 template <typename T>
 struct Operands {
@@ -95,6 +76,7 @@ struct Operands {
   PagedKv kv;
   const T* q;
   T* y;
+  bool portable;
 
   std::int64_t group() const { return shape.heads / shape.kv_heads; }
 };
@@ -115,18 +97,25 @@ class Worker {
       : in_(in),
         layout_(in.kv.dtype, in.shape.head_size),
         size_(in.shape.head_size),
-        padded_(padded_head_size(size_)),
-        query_(static_cast<std::size_t>(kTile * padded_)),
-        lanes_(query_.size()),
-        keys_(query_.size()),
-        values_(query_.size()),
-        output_(query_.size()),
-        scores_(static_cast<std::size_t>(kTile * kTile)),
-        parts_(scores_.size()) {}
+        padded_(padded_head_size(size_)) {
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (!in.portable && LanesOverPages::can_read(in.kv.dtype)) {
+        over_pages_.emplace(layout_, in.shape.scale);
+        return;
+      }
+    }
+    for (auto* tile : {&query_, &lanes_, &keys_, &values_, &output_}) {
+      tile->resize(static_cast<std::size_t>(kTile * padded_));
+    }
+    for (auto* tile : {&scores_, &parts_}) tile->resize(static_cast<std::size_t>(kTile * kTile));
+  }
 
   void run(const Item& item) {
     item_ = item;
     find_range();
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (over_pages_) return run_over_pages();
+    }
     for (std::int64_t lane = 0; lane < item.lanes; ++lane) {
       float* query = query_.data() + lane * padded_;
       to_floats(in_.q + offset(lane), query, size_);
@@ -175,6 +164,25 @@ class Worker {
          key += kPageTokens) {
       const std::int64_t next = key + kPageTokens < range_.end ? key + kPageTokens : key;
       visit(key, KvPage(layout_, head(key), head(next)));
+    }
+  }
+
+  /// Bits of the tokens of a page that a lane sees.
+  std::uint64_t seen(std::int64_t lane, std::int64_t key) const {
+    const std::int64_t begin = std::max<std::int64_t>(0, range_.first[lane] - key);
+    const std::int64_t end = std::min<std::int64_t>(kPageTokens, range_.last[lane] + 1 - key);
+    if (begin >= end) return 0;
+    return ~std::uint64_t{0} >> (kPageTokens - (end - begin)) << begin;
+  }
+  void run_over_pages() {
+    over_pages_->begin(item_.lanes, [&](std::int64_t lane) { return in_.q + offset(lane); });
+    for_pages([&](std::int64_t key, const KvPage& page) {
+      std::uint64_t tokens[kTile];
+      for (std::int64_t lane = 0; lane < item_.lanes; ++lane) tokens[lane] = seen(lane, key);
+      over_pages_->add_page(page, tokens);
+    });
+    for (std::int64_t lane = 0; lane < item_.lanes; ++lane) {
+      over_pages_->finish(lane, in_.y + offset(lane));
     }
   }
 
@@ -241,7 +249,7 @@ class Worker {
         }
         factors = parts_.data();
       }
-      add_kv_lines(page.values(group, begin, end), factors + begin, kTile, item_.lanes,
+      add_kv_lines(page.values(group, begin, end), factors, kTile, item_.lanes,
                    output_.data() + group * kGroupNumel, padded_);
     }
   }
@@ -310,6 +318,7 @@ class Worker {
   QueryRange range_{};
   std::int64_t size_;
   std::int64_t padded_;
+  std::optional<LanesOverPages> over_pages_;
   std::vector<float> query_;   // [lanes, P]
   std::vector<float> lanes_;   // [P, kTile], scaled
   std::vector<float> keys_;    // [D, kTile]
@@ -341,6 +350,19 @@ void attend(const Operands<T>& in, std::span<const SequenceRows> sequences) {
 
 }  // namespace
 
+void attend_over_pages(const AttentionShape& shape, const PagedKv& kv,
+                       std::span<const SequenceRows> sequences, ConstTensorView q, TensorView y,
+                       RowProduct::Kernels kernels) {
+  visit_compute_dtype(q.dtype(), [&]<typename T>(T) {
+    attend(Operands<T>{.shape = shape,
+                       .kv = kv,
+                       .q = q.as<T>(),
+                       .y = y.as<T>(),
+                       .portable = kernels == RowProduct::Kernels::kPortable},
+           sequences);
+  });
+}
+
 void CpuOps::paged_attention(const AttentionShape& shape, const PagedKv& kv,
                              std::span<const SequenceRows> sequences, ConstTensorView q,
                              TensorView y, Stream& stream) {
@@ -352,11 +374,8 @@ void CpuOps::paged_attention(const AttentionShape& shape, const PagedKv& kv,
           "paged_attention: q, shape and pages have different heads");
   expect_format(kv);
   expect_pages(sequences, rows.rows);
-  submit(stream, threads_, [=] {
-    visit_compute_dtype(q.dtype(), [&]<typename T>(T) {
-      attend(Operands<T>{.shape = shape, .kv = kv, .q = q.as<T>(), .y = y.as<T>()}, sequences);
-    });
-  });
+  submit(stream, threads_,
+         [=] { attend_over_pages(shape, kv, sequences, q, y, RowProduct::Kernels::kFastest); });
 }
 
 }  // namespace strata::cpu

@@ -221,9 +221,10 @@ TEST(KvHeadLayout, SaysWhatATokenTakes) {
   EXPECT_EQ(token(Dtype::kQ4, 64), 2 * (32 + 2 + 1));
   EXPECT_EQ(token(Dtype::kBf16, 80), 2 * 80 * 2);
   EXPECT_EQ(token(Dtype::kQ8, 80), 2 * (80 + 2 * 2));
-  EXPECT_EQ(token(Dtype::kQ4, 80), 40 + 48 + 2 * 2 * 3) << "the values' short group is rounded up";
+  EXPECT_EQ(token(Dtype::kQ4, 80), 2 * (40 + 2 * 3));
   EXPECT_EQ(token(Dtype::kQ4, 128), 2 * 2 * (32 + 2 + 1));
-  EXPECT_EQ(token(Dtype::kQ8, 33), 33 + 48 + 2 * 2);
+  EXPECT_EQ(token(Dtype::kQ8, 33), 36 + 48 + 2 * 2)
+      << "keys are rounded up to whole bundles, values to whole vectors";
 }
 
 TEST(KvLines, HoldTheValuesOfQuantizedWeights) {
@@ -236,7 +237,7 @@ TEST(KvLines, HoldTheValuesOfQuantizedWeights) {
     const cpu::KvPage page(layout, head.data(), head.data());
     const Values want_key = as_kept(key, heads), want_value = as_kept(value, heads);
     for (std::int64_t group = 0; group < 2; ++group) {
-      Values keys(64 * 64), values(64);
+      Values keys(64 * 64), values(64 * 64);
       cpu::decode_kv_lines(page.keys(group), keys.data(), 64);
       cpu::decode_kv_lines(page.values(group, 41, 42), values.data(), 64);
       const auto key_scale = static_cast<float>(page.key_scales(group)[41]);
@@ -244,7 +245,7 @@ TEST(KvLines, HoldTheValuesOfQuantizedWeights) {
       for (std::size_t i = 0; i < 64; ++i) {
         const std::size_t element = static_cast<std::size_t>(group) * 64 + i;
         EXPECT_EQ(keys[i * 64 + 41] * key_scale, want_key[element]);
-        EXPECT_EQ(values[i] * value_scale, want_value[element]);
+        EXPECT_EQ(values[41 * 64 + i] * value_scale, want_value[element]);
       }
     }
   }
