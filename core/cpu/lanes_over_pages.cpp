@@ -18,11 +18,12 @@ LanesOverPages::LanesOverPages(const KvHeadLayout& layout, float scale)
       scale_(scale),
       padded_(layout.groups * kGroupNumel),
       queries_(static_cast<std::size_t>(kTile * padded_ / 2)),
-      query_steps_(static_cast<std::size_t>(kTile * layout.groups)),
-      query_sums_(query_steps_.size()),
+      query_sums_(static_cast<std::size_t>(kTile * layout.groups)),
+      score_steps_(kTile),
       outputs_(static_cast<std::size_t>(kTile * padded_)),
       maximum_(kTile),
-      sum_(kTile) {}
+      sum_(kTile),
+      elements_(static_cast<std::size_t>(padded_)) {}
 
 void LanesOverPages::clear() {
   const RunningSoftmax empty = empty_softmax();
@@ -32,38 +33,35 @@ void LanesOverPages::clear() {
 }
 
 void LanesOverPages::take_query(std::int64_t lane, const bf16* query) {
+  constexpr float kPowersOfTwo = 1.44269504f;  // exp(x) = 2^(x / ln 2)
   std::uint32_t* words = queries_.data() + lane * padded_ / 2;
-  if (!is_quantized(layout_.dtype)) {
+  float step = 1;
+  if (is_quantized(layout_.dtype)) {
+    std::copy_n(query, layout_.head_size, elements_.begin());
+    step = over_pages::quantize_query(layout_.dtype, elements_.data(), layout_.groups, words,
+                                      query_sums_.data() + lane * layout_.groups);
+  } else {
     std::memcpy(words, query, static_cast<std::size_t>(layout_.head_size) * sizeof(bf16));
-    return;
   }
-  for (std::int64_t group = 0; group < layout_.groups; ++group) {
-    bf16 elements[kGroupNumel] = {};
-    std::copy_n(query + group * kGroupNumel, layout_.group_elements(group), elements);
-    const auto at = static_cast<std::size_t>(lane * layout_.groups + group);
-    query_steps_[at] =
-        scale_ * over_pages::quantize_query(elements, words + group * over_pages::kGroupWords,
-                                            query_sums_[at]);
-  }
+  score_steps_[static_cast<std::size_t>(lane)] = step * scale_ * kPowersOfTwo;
 }
 
 void LanesOverPages::add_page(const KvPage& page, const std::uint64_t* seen) {
+  const auto add =
+      is_quantized(layout_.dtype) ? over_pages::add_quantized_page : over_pages::add_bf16_page;
   for (std::int64_t lane = 0; lane < lanes_; lane += over_pages::kMostLanes) {
-    const over_pages::Lanes lanes{.layout = &layout_,
-                                  .head = page.head(),
-                                  .ahead = lane == 0 ? page.ahead() : 0,
-                                  .scale = scale_,
-                                  .seen = seen + lane,
-                                  .padded = padded_,
-                                  .queries = queries_.data() + lane * padded_ / 2,
-                                  .query_steps = query_steps_.data() + lane * layout_.groups,
-                                  .query_sums = query_sums_.data() + lane * layout_.groups,
-                                  .outputs = outputs_.data() + lane * padded_,
-                                  .maximum = maximum_.data() + lane,
-                                  .sum = sum_.data() + lane};
-    const std::int64_t count = std::min(over_pages::kMostLanes, lanes_ - lane);
-    is_quantized(layout_.dtype) ? over_pages::add_quantized_page(lanes, count)
-                                : over_pages::add_bf16_page(lanes, count);
+    add({.layout = &layout_,
+         .head = page.head(),
+         .ahead = lane == 0 ? page.ahead() : 0,
+         .seen = seen + lane,
+         .padded = padded_,
+         .queries = queries_.data() + lane * padded_ / 2,
+         .query_sums = query_sums_.data() + lane * layout_.groups,
+         .score_steps = score_steps_.data() + lane,
+         .outputs = outputs_.data() + lane * padded_,
+         .maximum = maximum_.data() + lane,
+         .sum = sum_.data() + lane},
+        std::min(over_pages::kMostLanes, lanes_ - lane));
   }
 }
 

@@ -10,11 +10,12 @@ namespace strata::cpu {
 
 /// Attention of up to kTile lanes, all of one key/value head, by instructions of AVX-512 that
 /// multiply pairs of bf16 (vdpbf16ps) or fours of bytes (vpdpbusd). Queries are bf16; pages are
-/// bf16, kQ8 or kQ4.
+/// bf16, kQ8 or kQ4. What a lane gets does not depend on the others.
 ///
-/// Over pages of bf16, probabilities are rounded to bf16. Over quantised pages, queries and
-/// probabilities times scales become whole numbers of 15 and 14 bits, by the largest of a group, in
-/// two bytes: sums of products are then exact. What a lane gets does not depend on the others.
+/// Shares, which are probabilities by the largest of the page, meet the values rounded: over bf16
+/// to bf16. Over quantised pages queries, and shares times scales, become whole numbers by the
+/// largest of them: of 14 bits and a sign over kQ8; of a byte over kQ4, whose values are off by ten
+/// times as much.
 class LanesOverPages {
  public:
   /// Whether this processor has the instructions, for pages of this format.
@@ -43,12 +44,13 @@ class LanesOverPages {
   KvHeadLayout layout_;
   float scale_;
   std::int64_t lanes_ = 0;
-  std::int64_t padded_;                 // D in whole groups
-  std::vector<std::uint32_t> queries_;  // [kTile, padded / 2]: pairs; or by group the bytes' halves
-  std::vector<float> query_steps_;      // [kTile, groups]: what their whole numbers mean, scaled
-  std::vector<std::int32_t> query_sums_;  // [kTile, groups]: of the whole numbers
+  std::int64_t padded_;                   // D in whole groups
+  std::vector<std::uint32_t> queries_;    // [kTile, padded / 2]: pairs, or bytes by group
+  std::vector<std::int32_t> query_sums_;  // [kTile, groups]: of those bytes' numbers
+  std::vector<float> score_steps_;        // [kTile]
   std::vector<float> outputs_;            // [kTile, padded]
-  std::vector<float> maximum_, sum_;      // [kTile]
+  std::vector<float> maximum_, sum_;      // [kTile]; scores are powers of two
+  std::vector<bf16> elements_;            // [padded]: a query
 };
 
 }  // namespace strata::cpu

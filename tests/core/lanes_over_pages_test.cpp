@@ -1,5 +1,5 @@
-// Attention over pages of bf16, 8 and 4 bits for queries of bf16: by the instructions this processor
-// has for it, and by those of every processor.
+// Attention over pages of bf16, 8 and 4 bits for queries of bf16: by the instructions this
+// processor has for it, and by those of every processor.
 #include "core/cpu/lanes_over_pages.h"
 
 #include <gtest/gtest.h>
@@ -121,6 +121,10 @@ class LanesOverPages : public testing::TestWithParam<Heads> {
 };
 
 TEST_P(LanesOverPages, AreNearWhatEveryProcessorGives) {
+  // What is asked of their difference: 4 bits lose 0.09 themselves.
+  const bool q4 = GetParam().pages == Dtype::kQ4;
+  const float each = q4 ? 0.05f : 0.012f;
+  const double together = q4 ? 0.012 : 0.0025;
   for (const std::int64_t tokens : {1, 63, 64, 65, 200}) {
     Text text(GetParam(), tokens);
     const Numbers got = text.attend(tokens, Kernels::kFastest);
@@ -128,12 +132,12 @@ TEST_P(LanesOverPages, AreNearWhatEveryProcessorGives) {
     double difference = 0, norm = 0;
     for (std::size_t i = 0; i < want.size(); ++i) {
       const float a = static_cast<float>(got[i]), b = static_cast<float>(want[i]);
-      ASSERT_NEAR(a, b, 0.012f + 0.008f * std::abs(b)) << i << " of " << tokens;
+      ASSERT_NEAR(a, b, each + 0.008f * std::abs(b)) << i << " of " << tokens;
       difference += std::pow(static_cast<double>(a) - static_cast<double>(b), 2);
       norm += std::pow(static_cast<double>(b), 2);
     }
     // Each loses 0.0017 by rounding what it gives to bf16.
-    EXPECT_LT(std::sqrt(difference / norm), 0.0025) << tokens;
+    EXPECT_LT(std::sqrt(difference / norm), together) << tokens;
   }
 }
 
