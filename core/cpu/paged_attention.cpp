@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/cpu/attention_items.h"
 #include "core/cpu/attention_tiles.h"
 #include "core/cpu/check.h"
 #include "core/cpu/cpu_ops.h"
@@ -81,20 +82,13 @@ struct Operands {
   std::int64_t group() const { return shape.heads / shape.kv_heads; }
 };
 
-/// Lanes [lane, lane + lanes) of a sequence's rows and one key/value head.
-struct Item {
-  const SequenceRows* sequence;
-  std::int64_t kv_head;
-  std::int64_t lane;
-  std::int64_t lanes;
-};
-
 /// One thread's memory and work.
 template <typename T>
 class Worker {
  public:
-  explicit Worker(const Operands<T>& in)
+  Worker(const Operands<T>& in, const AttentionItems& items)
       : in_(in),
+        items_(items),
         layout_(in.kv.dtype, in.shape.head_size),
         size_(in.shape.head_size),
         padded_(padded_head_size(size_)) {
@@ -110,7 +104,7 @@ class Worker {
     for (auto* tile : {&scores_, &parts_}) tile->resize(static_cast<std::size_t>(kTile * kTile));
   }
 
-  void run(const Item& item) {
+  void run(const AttentionItem& item) {
     item_ = item;
     find_range();
     if constexpr (std::is_same_v<T, bf16>) {
@@ -153,17 +147,33 @@ class Worker {
       range_.end = std::max(range_.end, last + 1);
     }
   }
+  const std::byte* head(const AttentionItem& item, std::int64_t key) const {
+    const std::int32_t page = item.sequence->pages[static_cast<std::size_t>(key / kPageTokens)];
+    return head_of(in_.kv, layout_, page, item.kv_head);
+  }
+  /// The head that should come from memory while `key`'s is worked on: of a page so far behind it
+  /// that there is time, perhaps of the item that follows.
+  const std::byte* wanted_next(std::int64_t key) const {
+    constexpr std::size_t kBytesAhead = std::size_t{16} << 10;
+    const auto pages = static_cast<std::int64_t>((kBytesAhead - 1) / layout_.bytes + 1);
+    const std::int64_t next = key + pages * kPageTokens;
+    if (next < range_.end) return head(item_, next);
+    const AttentionItem* item = items_.peek();
+    if (item == nullptr) return head(item_, key);
+    const std::int64_t position = item->sequence->position, window = in_.shape.window;
+    const std::int64_t first = position + item->lane / in_.group() - window + 1;
+    const std::int64_t begin = window > 0 ? std::max<std::int64_t>(0, first) : 0;
+    const std::int64_t end = position + (item->lane + item->lanes - 1) / in_.group() + 1;
+    const std::int64_t whole = (range_.end + kPageTokens - 1) / kPageTokens * kPageTokens;
+    const std::int64_t there = begin / kPageTokens * kPageTokens + next - whole;
+    return there < end ? head(*item, there) : head(item_, key);
+  }
   /// Calls visit(first token, keys and values) for the pages that any lane sees.
   template <typename Visit>
   void for_pages(const Visit& visit) const {
-    const auto head = [&](std::int64_t key) {
-      const std::int32_t page = item_.sequence->pages[static_cast<std::size_t>(key / kPageTokens)];
-      return head_of(in_.kv, layout_, page, item_.kv_head);
-    };
     for (std::int64_t key = range_.begin / kPageTokens * kPageTokens; key < range_.end;
          key += kPageTokens) {
-      const std::int64_t next = key + kPageTokens < range_.end ? key + kPageTokens : key;
-      visit(key, KvPage(layout_, head(key), head(next)));
+      visit(key, KvPage(layout_, head(item_, key), wanted_next(key)));
     }
   }
 
@@ -312,9 +322,10 @@ class Worker {
   }
 
   const Operands<T>& in_;
+  const AttentionItems& items_;
   KvHeadLayout layout_;
   bool quantized_ = is_quantized(layout_.dtype);
-  Item item_{};
+  AttentionItem item_{};
   QueryRange range_{};
   std::int64_t size_;
   std::int64_t padded_;
@@ -330,21 +341,11 @@ class Worker {
 
 template <typename T>
 void attend(const Operands<T>& in, std::span<const SequenceRows> sequences) {
-  std::vector<Item> items;
-  for (const SequenceRows& sequence : sequences) {
-    const std::int64_t lanes = sequence.rows * in.group();
-    for (std::int64_t kv_head = 0; kv_head < in.shape.kv_heads; ++kv_head) {
-      for (std::int64_t lane = 0; lane < lanes; lane += kTile) {
-        items.push_back({&sequence, kv_head, lane, std::min(kTile, lanes - lane)});
-      }
-    }
-  }
-  const auto count = static_cast<std::int64_t>(items.size());
-#pragma omp parallel if (count > 1)
+  AttentionItems items(sequences, in.shape.kv_heads, in.group());
+#pragma omp parallel if (items.size() > 1)
   {
-    Worker<T> worker(in);
-#pragma omp for schedule(dynamic)
-    for (std::int64_t i = 0; i < count; ++i) worker.run(items[static_cast<std::size_t>(i)]);
+    Worker<T> worker(in, items);
+    while (const AttentionItem* item = items.take()) worker.run(*item);
   }
 }
 
