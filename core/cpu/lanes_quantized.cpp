@@ -210,13 +210,14 @@ struct QuantizedPage {
       multiples[v] = _mm512_maskz_mov_ps(static_cast<__mmask16>(seen >> (16 * v)),
                                          sixteen_floats(scales + 16 * v));
     }
-    // Zero times one that is not finite is no number.
-    const __m512 nothing = _mm512_mul_ps(together<Add>(multiples), _mm512_setzero_ps());
+    const __mmask16 finite =
+        _mm512_cmp_ps_mask(together<Add>(multiples),
+                           _mm512_set1_ps(std::numeric_limits<float>::infinity()), _CMP_LT_OQ);
     const float largest = _mm512_reduce_max_ps(together<Maximum>(multiples));
     constexpr float kOf = kDtype == Dtype::kQ8 ? kHighest : kHighestWeight;
     const __m512 steps = _mm512_set1_ps(steps_per_unit(kOf, largest));
     for (__m512& multiple : multiples) multiple = _mm512_mul_ps(multiple, steps);
-    return largest / kOf + _mm512_reduce_add_ps(nothing);
+    return finite == 0xffff ? largest / kOf : std::numeric_limits<float>::quiet_NaN();
   }
   template <int R>
   [[STRATA_LANES_INLINE]] static inline void find_weights(const Lanes& in, std::int64_t group,

@@ -91,7 +91,9 @@ class Worker {
         items_(items),
         layout_(in.kv.dtype, in.shape.head_size),
         size_(in.shape.head_size),
-        padded_(padded_head_size(size_)) {
+        padded_(padded_head_size(size_)),
+        tokens_ahead_(static_cast<std::int64_t>((kBytesAhead - 1) / layout_.bytes + 1) *
+                      kPageTokens) {
     if constexpr (std::is_same_v<T, bf16>) {
       if (!in.portable && LanesOverPages::can_read(in.kv.dtype)) {
         over_pages_.emplace(layout_, in.shape.scale);
@@ -154,9 +156,7 @@ class Worker {
   /// The head that should come from memory while `key`'s is worked on: of a page so far behind it
   /// that there is time, perhaps of the item that follows.
   const std::byte* wanted_next(std::int64_t key) const {
-    constexpr std::size_t kBytesAhead = std::size_t{16} << 10;
-    const auto pages = static_cast<std::int64_t>((kBytesAhead - 1) / layout_.bytes + 1);
-    const std::int64_t next = key + pages * kPageTokens;
+    const std::int64_t next = key + tokens_ahead_;
     if (next < range_.end) return head(item_, next);
     const AttentionItem* item = items_.peek();
     if (item == nullptr) return head(item_, key);
@@ -321,6 +321,8 @@ class Worker {
     }
   }
 
+  static constexpr std::size_t kBytesAhead = std::size_t{16} << 10;
+
   const Operands<T>& in_;
   const AttentionItems& items_;
   KvHeadLayout layout_;
@@ -329,6 +331,7 @@ class Worker {
   QueryRange range_{};
   std::int64_t size_;
   std::int64_t padded_;
+  std::int64_t tokens_ahead_;  // whole pages, kBytesAhead or a little more
   std::optional<LanesOverPages> over_pages_;
   std::vector<float> query_;   // [lanes, P]
   std::vector<float> lanes_;   // [P, kTile], scaled
