@@ -90,26 +90,33 @@ StoredGroup stored_group(const T* from, std::int64_t count, Dtype dtype) {
 
 /// The bits of a line in the words of its bundle.
 struct LineBits {
-  LineBits(Dtype dtype, std::int64_t line) {
+  constexpr LineBits(Dtype dtype, std::int64_t line) {
     const auto width = static_cast<std::uint32_t>(32 / KvHeadLayout::bundle_lines(dtype));
     const auto index = static_cast<std::uint32_t>(line);
     shift = dtype == Dtype::kQ4 ? 8 * (index % 4) + 4 * (index / 4) : width * index;
     mask = 0xffffffffu >> (32 - width) << shift;
   }
-  std::uint32_t shift;
-  std::uint32_t mask;
+  std::uint32_t shift = 0;
+  std::uint32_t mask = 0;
 };
 
 /// Bundles of elements of one key, whole words of them: `words` are its token's.
-void put_key(Dtype dtype, const StoredGroup& group, std::int64_t count, std::uint32_t* words) {
-  const std::int64_t lines = KvHeadLayout::bundle_lines(dtype);
-  for (std::int64_t first = 0; first < count; first += lines, words += kPageTokens) {
+template <Dtype kDtype>
+void put_key_of(const std::uint32_t* values, std::int64_t count, std::uint32_t* words) {
+  constexpr std::int64_t kLines = KvHeadLayout::bundle_lines(kDtype);
+  for (std::int64_t first = 0; first < count; first += kLines, words += kPageTokens) {
     std::uint32_t word = 0;
-    for (std::int64_t line = 0; line < lines; ++line) {
-      word |= group.values[first + line] << LineBits(dtype, line).shift;
+    for (std::int64_t line = 0; line < kLines; ++line) {
+      word |= values[first + line] << LineBits(kDtype, line).shift;
     }
     *words = word;
   }
+}
+void put_key(Dtype dtype, const StoredGroup& group, std::int64_t count, std::uint32_t* words) {
+  if (dtype == Dtype::kF32) put_key_of<Dtype::kF32>(group.values, count, words);
+  if (dtype == Dtype::kBf16) put_key_of<Dtype::kBf16>(group.values, count, words);
+  if (dtype == Dtype::kQ8) put_key_of<Dtype::kQ8>(group.values, count, words);
+  if (dtype == Dtype::kQ4) put_key_of<Dtype::kQ4>(group.values, count, words);
 }
 
 /// One line of a bundle of values.
