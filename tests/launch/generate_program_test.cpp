@@ -86,23 +86,23 @@ TEST_F(GenerateProgram, SpeculatesWithoutChangingWhatIsGenerated) {
 }
 
 TEST_F(GenerateProgram, HasFewerTextsInFlightForLatency) {
-  write_rows(30);
+  write_rows(100);
   const auto texts_of_a_pass = [&](const char* out, const std::vector<std::string>& more) {
     std::vector<std::string> arguments{"--prompts", path("rows.jsonl"), "--max_new_tokens", "9",
                                        "--out",     path(out)};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const auto done = generate(arguments);
     EXPECT_EQ(done.exit_code, 0) << done.errors;
-    EXPECT_EQ(results(out).size(), 30u);
+    EXPECT_EQ(results(out).size(), 100u);
     const std::string before = "a token for each of ";
     const std::size_t found = done.errors.find(before);
     EXPECT_NE(found, std::string::npos) << done.errors;
     return found == std::string::npos ? 0 : std::stoi(done.errors.substr(found + before.size()));
   };
-  EXPECT_EQ(texts_of_a_pass("auto", {}), 30);
+  EXPECT_EQ(texts_of_a_pass("auto", {}), 100);
   EXPECT_EQ(texts_of_a_pass("capped", {"--batch", "7"}), 7);
   // Everything is in memory, whose rates are those of any machine: a few rows are hidden.
-  EXPECT_LT(texts_of_a_pass("latency", {"--objective", "latency"}), 30);
+  EXPECT_LT(texts_of_a_pass("latency", {"--objective", "latency"}), 100);
 }
 
 TEST_F(GenerateProgram, GoesOnWhereItWasInterrupted) {
