@@ -59,7 +59,8 @@ class Device {
 std::unique_ptr<Device> make_cpu_device(int threads = 0, bool batch_invariant = false);
 
 /// Page-aligned host memory for swap buffers and resident sections; given back to the system when it
-/// is destroyed. Pages count as used only once they were written.
+/// is destroyed. Pages count as used only once they were written; those of large pieces are huge,
+/// where the kernel has some.
 Buffer allocate_host(std::size_t bytes);
 
 }  // namespace strata

@@ -149,7 +149,9 @@ class Planner {
   bool everything_fits() {
     std::uint64_t weights = 0;
     for (int part = 0; part < parts(); ++part) weights += shard_bytes(part);
-    const int depth = plan_.weights_in_place ? 0 : std::min(in_.options.prefetch_depth, 1);
+    // What is computed where it rests takes no memory of a visit: how far the first pass reads
+    // ahead.
+    const int depth = plan_.weights_in_place ? most_depth() : std::min(most_depth(), 1);
     const std::size_t gathered = plan_.weights_in_place ? 0 : window_bytes(depth);
     const std::uint64_t others = fixed() + weights + gathered;
     if (others + least_cache() > budget()) return false;
@@ -159,6 +161,9 @@ class Planner {
     return true;
   }
 
+  int most_depth() const {
+    return std::min(std::max(in_.options.prefetch_depth, 0), visits_.size() - 1);
+  }
   /// Complete blocks of `depth` + 1 visits in a row.
   std::size_t window_bytes(int depth) const {
     std::size_t largest = 0;
@@ -189,7 +194,7 @@ class Planner {
   void stream() {
     consider_look_ups();
     const std::uint64_t others = fixed();
-    int depth = std::min(std::max(in_.options.prefetch_depth, 0), visits_.size() - 1);
+    int depth = most_depth();
     while (depth > 0 && others + window_bytes(depth) + least_cache() > budget()) --depth;
     plan_.prefetch_depth = depth;
     plan_.gathered = window_bytes(depth);

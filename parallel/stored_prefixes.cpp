@@ -55,18 +55,13 @@ void StoredPrefixes::store(std::span<const std::int32_t> tokens,
   use(kept);
 }
 
-std::size_t StoredPrefixes::find(std::span<const std::int32_t> tokens, std::size_t most) {
+std::vector<std::int32_t> StoredPrefixes::find(std::span<const std::int32_t> tokens,
+                                               std::size_t most) {
   const std::vector<Pages::iterator> found = chain(tokens, most);
   use(found);
-  return found.size();
-}
-
-void StoredPrefixes::load(std::span<const std::int32_t> tokens, std::size_t first,
-                          std::span<const std::int32_t> pages) {
-  const std::vector<Pages::iterator> found = chain(tokens, first + pages.size());
   std::vector<std::int32_t> slots;
-  for (std::size_t i = first; i < found.size(); ++i) slots.push_back(found[i]->slot);
-  swap_.load(slots, pages);
+  for (const Pages::iterator& page : found) slots.push_back(page->slot);
+  return slots;
 }
 
 bool StoredPrefixes::make_room(std::size_t slots) {

@@ -26,12 +26,9 @@ class StoredPrefixes {
   /// Keeps what `pages` hold, the full pages of `tokens` from the first on, as far as there is room
   /// without dropping any of them. @throws IoError
   void store(std::span<const std::int32_t> tokens, std::span<const std::int32_t> pages);
-  /// Pages of the longest beginning of `tokens` that is kept, at most `most`; they count as used.
-  std::size_t find(std::span<const std::int32_t> tokens, std::size_t most);
-  /// Reads pages of what find() found into `pages` of the cache, from page `first` on; blocks.
-  /// @throws IoError
-  void load(std::span<const std::int32_t> tokens, std::size_t first,
-            std::span<const std::int32_t> pages);
+  /// Slots of the longest beginning of `tokens` that is kept, at most `most` pages of it, to be
+  /// loaded before anything is dropped; they count as used.
+  std::vector<std::int32_t> find(std::span<const std::int32_t> tokens, std::size_t most);
   /// Drops pages until so many slots are free. @return whether they are
   bool make_room(std::size_t slots);
 

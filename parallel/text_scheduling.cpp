@@ -119,11 +119,13 @@ bool TextGeneration::State::place_stored(Text& text) {
 void TextGeneration::State::read_prefix(Text& text, std::int64_t most) {
   if (!stored_prefixes) return;
   const auto has = static_cast<std::size_t>(text.computed / kPageTokens);
-  const std::size_t found = stored_prefixes->find(text.tokens, static_cast<std::size_t>(most));
-  if (found <= has) return;
-  stored_prefixes->load(text.tokens, has, cache().pages(text.id).subspan(has, found - has));
-  text.computed = static_cast<std::int64_t>(found) * kPageTokens;
-  progress.read_tokens += static_cast<std::int64_t>(found - has) * kPageTokens;
+  const auto found = stored_prefixes->find(text.tokens, static_cast<std::size_t>(most));
+  if (found.size() <= has) return;
+  const std::span<const std::int32_t> missing = std::span(found).subspan(has);
+  generator.kv_swap()->load(missing, cache().pages(text.id).subspan(has, missing.size()));
+  const std::int64_t read = static_cast<std::int64_t>(missing.size()) * kPageTokens;
+  text.computed += read;
+  progress.read_tokens += read;
 }
 
 /// Whether the text can have pages for so many tokens, at the cost of finished texts.

@@ -152,6 +152,7 @@ TEST(Generator, ReadsWhatStaysOnce) {
     const Outcome run =
         generate(model, tiny_generator(), {greedy(text(9, 1), 20)}, {.ranks = ranks});
     EXPECT_EQ(run.plan.streamed, 0u);
+    EXPECT_EQ(run.plan.prefetch_depth, ranks == 1 ? 2 : 1) << "what is used in place needs no room";
     // Blocks of 4096 bytes around each stretch, but for the ends of files, which fill none.
     const std::uint64_t weights = run.plan.resident;
     EXPECT_GT(run.bytes_read, weights - 4096);

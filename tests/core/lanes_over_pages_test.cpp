@@ -12,25 +12,14 @@
 #include "core/cpu/paged_attention.h"
 #include "core/device.h"
 #include "core/random.h"
+#include "tests/support/kv_heads.h"
 
 namespace strata {
 namespace {
 
 using Kernels = cpu::RowProduct::Kernels;
 using Numbers = std::vector<bf16>;
-
-struct Heads {
-  Dtype pages = Dtype::kBf16;
-  std::int64_t heads = 4;
-  std::int64_t kv_heads = 2;
-  std::int64_t head_size = 64;
-  std::int64_t window = 0;
-};
-
-std::ostream& operator<<(std::ostream& out, const Heads& heads) {
-  return out << name(heads.pages) << ", " << heads.heads << "/" << heads.kv_heads << " of "
-             << heads.head_size << ", window " << heads.window;
-}
+using Heads = test::KvHeads;
 
 Numbers normal(std::int64_t count, std::uint64_t seed) {
   std::vector<float> values(static_cast<std::size_t>(count));

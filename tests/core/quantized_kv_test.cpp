@@ -11,24 +11,13 @@
 #include "core/group_quantization.h"
 #include "core/ops.h"
 #include "core/random.h"
+#include "tests/support/kv_heads.h"
 
 namespace strata {
 namespace {
 
 using Values = std::vector<float>;
-
-struct Heads {
-  Dtype dtype = Dtype::kQ8;
-  std::int64_t heads = 4;
-  std::int64_t kv_heads = 2;
-  std::int64_t head_size = 64;
-  std::int64_t window = 0;
-};
-
-std::ostream& operator<<(std::ostream& out, const Heads& heads) {
-  return out << name(heads.dtype) << ", " << heads.heads << "/" << heads.kv_heads << " of "
-             << heads.head_size << ", window " << heads.window;
-}
+using Heads = test::KvHeads;
 
 Values normal(std::int64_t count, std::uint64_t seed) {
   Values values(static_cast<std::size_t>(count));
@@ -45,9 +34,9 @@ Values as_kept(const Values& values, const Heads& heads) {
     Values group(values.begin() + static_cast<std::ptrdiff_t>(begin),
                  values.begin() + static_cast<std::ptrdiff_t>(begin + count));
     group.resize(kGroupNumel);
-    std::vector<std::byte> bytes(group_bytes(heads.dtype));
-    quantize(group, heads.dtype, bytes.data());
-    dequantize(bytes.data(), heads.dtype, group);
+    std::vector<std::byte> bytes(group_bytes(heads.pages));
+    quantize(group, heads.pages, bytes.data());
+    dequantize(bytes.data(), heads.pages, group);
     kept.insert(kept.end(), group.begin(), group.begin() + static_cast<std::ptrdiff_t>(count));
     begin += count;
   }
@@ -66,7 +55,7 @@ class TextInPages {
         v_(normal(tokens * narrow(), 3)) {
     kv_ = {.memory = nullptr,
            .page_stride = 0,
-           .dtype = heads.dtype,
+           .dtype = heads.pages,
            .kv_heads = heads.kv_heads,
            .head_size = heads.head_size};
     kv_.page_stride = kv_.page_bytes() + 64;
@@ -151,13 +140,13 @@ std::vector<Heads> cases() {
   std::vector<Heads> all;
   for (const Dtype dtype : {Dtype::kQ8, Dtype::kQ4}) {
     all.insert(all.end(),
-               {{.dtype = dtype},
-                {.dtype = dtype, .heads = 3, .kv_heads = 3, .head_size = 20},
-                {.dtype = dtype, .heads = 16, .kv_heads = 1, .head_size = 33},
-                {.dtype = dtype, .heads = 6, .kv_heads = 2, .head_size = 80},
-                {.dtype = dtype, .heads = 4, .kv_heads = 2, .head_size = 96, .window = 50},
-                {.dtype = dtype, .heads = 2, .kv_heads = 1, .head_size = 128, .window = 1},
-                {.dtype = dtype, .heads = 7, .kv_heads = 1, .head_size = 112}});
+               {{.pages = dtype},
+                {.pages = dtype, .heads = 3, .kv_heads = 3, .head_size = 20},
+                {.pages = dtype, .heads = 16, .kv_heads = 1, .head_size = 33},
+                {.pages = dtype, .heads = 6, .kv_heads = 2, .head_size = 80},
+                {.pages = dtype, .heads = 4, .kv_heads = 2, .head_size = 96, .window = 50},
+                {.pages = dtype, .heads = 2, .kv_heads = 1, .head_size = 128, .window = 1},
+                {.pages = dtype, .heads = 7, .kv_heads = 1, .head_size = 112}});
   }
   return all;
 }
@@ -188,12 +177,12 @@ TEST_P(QuantizedKv, GivesTheSameBitsHoweverTheTokensComeAndWherePagesLie) {
 TEST_P(QuantizedKv, IsNearWhatWasNotQuantized) {
   TextInPages run(GetParam(), 200, kAnyOrder);
   Heads plain = GetParam();
-  plain.dtype = Dtype::kBf16;
+  plain.pages = Dtype::kBf16;
   const Values want = run.whole(run.k(), run.v());
   const double error = relative_error(run.over_pages(7), want);
   const double of_bf16 = relative_error(TextInPages(plain, 200, kInOrder).over_pages(7), want);
   EXPECT_LT(of_bf16, 0.004);
-  EXPECT_LT(error, GetParam().dtype == Dtype::kQ8 ? 0.015 : 0.2);
+  EXPECT_LT(error, GetParam().pages == Dtype::kQ8 ? 0.015 : 0.2);
   EXPECT_GT(error, of_bf16);
 }
 
@@ -231,7 +220,7 @@ TEST(KvLines, HoldTheValuesOfQuantizedWeights) {
   for (const Dtype dtype : {Dtype::kQ8, Dtype::kQ4}) {
     const KvHeadLayout layout(dtype, 128);
     std::vector<std::byte> head(layout.bytes);
-    const Heads heads{.dtype = dtype, .head_size = 128};
+    const Heads heads{.pages = dtype, .head_size = 128};
     const Values key = normal(128, 5), value = normal(128, 6);
     cpu::store_kv_token(layout, key.data(), value.data(), 41, head.data());
     const cpu::KvPage page(layout, head.data(), head.data());
