@@ -189,6 +189,11 @@ void check(GenerateOptions& options) {
   if (options.overrides.log_probabilities && options.prompt && options.out.empty()) {
     throw UsageError("--logprobs: needs --out; a text alone has no place for them");
   }
+  const std::filesystem::path place = options.trace.parent_path();
+  if (!place.empty() && !std::filesystem::is_directory(place)) {
+    throw UsageError(
+        fmt::format("--trace: {} is no directory; the file is written at the end", place.string()));
+  }
 }
 
 GenerationSettings choose_settings(const GenerateOptions& options, const Tokenizer& tokenizer,

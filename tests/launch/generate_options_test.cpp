@@ -97,6 +97,7 @@ TEST_F(GenerateFlags, RowsComeFromAFileOrStandardInput) {
   EXPECT_EQ(parse({"-"}).prompts, "-");
   EXPECT_EQ(parse({"--prompts", "-"}).prompts, "-");
   expect_refused({"rows.jsonl"}, {"\"rows.jsonl\"", "--prompts"});
+  expect_refused({"-", "--trace", "/nowhere/t.json"}, {"--trace", "/nowhere is no directory"});
   expect_refused({}, {"nothing to go on with", "--prompt TEXT"});
   expect_refused({"--prompt", "x", "-"}, {"--prompt and --prompts"});
   expect_refused({"--prompts", (directory_ / "none").string()}, {"--prompts"});
