@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <mutex>
 
+#include "core/cpu/byte_product.h"
 #include "core/cpu/matmul.h"
 #include "core/cpu/panel_product.h"
 #include "core/cpu/row_product.h"
@@ -21,8 +22,8 @@ namespace strata::cpu {
 class CpuOps final : public Ops {
  public:
   /// With `batch_invariant`, linear() gives a row the same bits whatever the number of rows: all
-  /// its products go the way of few rows (core/cpu/row_product.h), which costs speed where rows are
-  /// many.
+  /// its products go the way of few rows (core/cpu/row_product.h, byte_product.h), which costs
+  /// speed where rows are many and weights plain.
   /// @pre threads > 0
   explicit CpuOps(int threads, bool batch_invariant = false)
       : threads_(threads), batch_invariant_(batch_invariant) {}
@@ -96,6 +97,7 @@ class CpuOps final : public Ops {
   bool batch_invariant_;
   Matmul matmul_;
   RowProduct row_product_;
+  ByteProduct byte_product_;
   PanelProduct panel_product_;
   std::mutex attention_mutex_;
   Scratch attention_scratch_;  // guarded by attention_mutex_

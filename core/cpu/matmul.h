@@ -33,6 +33,9 @@ struct Product {
 /// likes best (counted into its time).
 enum class OperandLayout : std::uint8_t { kPlain, kPacked };
 
+/// Whether oneDNN multiplies tiles of bf16 on this CPU (AMX).
+bool multiplies_tiles();
+
 /// The layout CpuOps uses for a product with `m` rows on this CPU. Rearranging costs time once and
 /// saves some for every few hundred rows of a, so it pays when m is large and b cheap to rearrange
 /// (as it lies; its transpose takes six times as long):

@@ -218,11 +218,16 @@ class Matmul::Implementation {
   bool bf16_works_ = true;  // until oneDNN says otherwise
 };
 
+bool multiplies_tiles() {
+  static const bool has_amx = dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
+  return has_amx;
+}
+
 OperandLayout preferred_layout(bool b_transposed, std::int64_t m) {
   constexpr std::int64_t kRowsWorthPacking = 768;
   constexpr std::int64_t kRowsWorthTransposing = 1024;
-  static const bool has_amx = dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
-  const bool packed = b_transposed ? has_amx && m >= kRowsWorthTransposing : m >= kRowsWorthPacking;
+  const bool packed =
+      b_transposed ? multiplies_tiles() && m >= kRowsWorthTransposing : m >= kRowsWorthPacking;
   return packed ? OperandLayout::kPacked : OperandLayout::kPlain;
 }
 

@@ -30,6 +30,9 @@ void CpuOps::linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, 
                               .bias = bias.data(),
                               .y = y.data()};
   submit(stream, threads_, [=, this] {
+    if (ByteProduct::possible(product) && (batch_invariant_ || prefers_byte_product(product))) {
+      return byte_product_.run(product);
+    }
     if (batch_invariant_ || prefers_row_product(product)) return row_product_.run(product);
     if (is_quantized(product.weights)) return panel_product_.run(product);
     matmul_.run({.m = in.rows,

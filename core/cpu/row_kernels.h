@@ -41,12 +41,12 @@ struct RowKernel {
   void (*multiply)(RowTile& tile);
 };
 
-/// Whether this processor multiplies pairs of bf16 in AVX-512, and has VBMI.
+/// Whether this processor multiplies pairs of bf16 in AVX-512.
 bool has_avx512_bf16();
 /// Multiplies in fp32, on any processor. `weights` is fp32, bf16, fp16, kQ8 or kQ4.
 RowKernel portable_row_kernel(Dtype weights);
-/// Multiplies pairs of bf16 (dpbf16ps). Nothing where !has_avx512_bf16(), or for weights of fp32
-/// and fp16.
+/// Multiplies pairs of bf16 (dpbf16ps). Nothing where !has_avx512_bf16(), or for other weights than
+/// bf16; quantised ones are for ByteProduct.
 std::optional<RowKernel> bf16_row_kernel(Dtype weights);
 
 }  // namespace strata::cpu

@@ -81,10 +81,9 @@ void multiply_w_rows(const Pass& pass, std::int64_t column, std::int64_t count) 
 }  // namespace
 
 bool prefers_row_product(const LinearProduct& product) {
-  const bool quantized = is_quantized(product.weights);
+  if (is_quantized(product.weights)) return product.rows <= 1;
   const bool by_pairs = product.compute == Dtype::kBf16 && bf16_row_kernel(product.weights);
-  const std::int64_t most = quantized ? (by_pairs ? 16 : 1) : (by_pairs ? 32 : 8);
-  return product.rows <= most;
+  return product.rows <= (by_pairs ? 32 : 8);
 }
 
 RowKernel RowProduct::kernel_for(const LinearProduct& product) const {

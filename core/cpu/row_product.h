@@ -22,11 +22,8 @@ struct LinearProduct {
   void* y = nullptr;
 };
 
-/// Whether RowProduct is the faster way on this CPU, beside Matmul for plain weights and
-/// PanelProduct (core/cpu/panel_product.h) for quantised ones: up to so many rows,
-///                     plain weights   quantised weights
-///   pairs of bf16           32               16
-///   fp32                     8                1
+/// Whether RowProduct is the faster way on this CPU, beside Matmul for plain weights (of up to 32
+/// rows by pairs of bf16, and up to 8 in fp32) and PanelProduct for quantised ones (one row).
 /// Measured on two Zen 4 cores (AVX-512 BF16, oneDNN 2.6.3; 2048 features): 0.9 of the faster way
 /// or more. strata_linear_bench prints both for the machine at hand.
 bool prefers_row_product(const LinearProduct& product);

@@ -2,10 +2,10 @@
 // by.
 //
 // For few rows the weights have to be read, and that is all: gigabytes of weights per second, of
-// oneDNN on plain weights as they lie, of RowProduct on plain weights, q8 and q4 and of
+// oneDNN on plain weights as they lie, of RowProduct on plain weights, of ByteProduct and
 // PanelProduct on q8 and q4, which take turns; the best round of each. Weights are larger than the
 // caches, or are taken from several copies that are. Then what the layer takes of the time it takes
-// oneDNN: the crossings that prefers_row_product() is made of.
+// oneDNN: the crossings that prefers_row_product() and prefers_byte_product() are made of.
 #include <omp.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/cpu/byte_product.h"
 #include "core/cpu/matmul.h"
 #include "core/cpu/panel_product.h"
 #include "core/cpu/row_product.h"
@@ -88,6 +89,7 @@ void measure(std::int64_t n, std::int64_t k, Dtype compute, double seconds) {
   cpu::Matmul matmul;
   cpu::RowProduct row_product;
   cpu::PanelProduct panel_product;
+  cpu::ByteProduct byte_product;
   Weights plain(compute, n, k), q8(Dtype::kQ8, n, k), q4(Dtype::kQ4, n, k);
   for (const std::int64_t rows : {1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 512}) {
     const Buffer x = filled(rows * k, compute);
@@ -117,13 +119,16 @@ void measure(std::int64_t n, std::int64_t k, Dtype compute, double seconds) {
                   .c = y.data()},
                  layout);
     };
+    const auto by_bytes = [&](const cpu::LinearProduct& layer) {
+      if (cpu::ByteProduct::possible(layer)) byte_product.run(layer);  // else no time at all
+    };
     Way ways[] = {
         {"oneDNN", plain.bytes, [&] { by_onednn(cpu::OperandLayout::kPlain); }},
         {"packed", plain.bytes, [&] { by_onednn(cpu::OperandLayout::kPacked); }},
         {"plain rows", plain.bytes, [&] { row_product.run(product(plain)); }},
-        {"q8 rows", q8.bytes, [&] { row_product.run(product(q8)); }},
+        {"q8 bytes", q8.bytes, [&] { by_bytes(product(q8)); }},
         {"q8 panels", q8.bytes, [&] { panel_product.run(product(q8)); }},
-        {"q4 rows", q4.bytes, [&] { row_product.run(product(q4)); }},
+        {"q4 bytes", q4.bytes, [&] { by_bytes(product(q4)); }},
         {"q4 panels", q4.bytes, [&] { panel_product.run(product(q4)); }},
     };
     double spent = 0;

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+
+// The inner loops of ByteProduct: quantised weights as bytes by rows of x as bytes, four products
+// to an addition (AVX-512 VNNI). Sums over a group are whole numbers, so exact; scales are applied
+// to them, and groups added in fp32 in their order.
+
+namespace strata::cpu {
+
+/// Rows of w that are unpacked together: one vector of sums each sixteen.
+constexpr std::int64_t kUnpackedRows = 32;
+/// Groups of each that are: they stay in the first-level cache.
+constexpr std::int64_t kUnpackedGroups = 8;
+
+/// Groups of rows of w. Element = scale * (value - zero point).
+struct alignas(64) UnpackedWeights {
+  static constexpr std::int64_t kQuads = kGroupNumel / 4;
+  /// Elements 4 q .. 4 q + 3 of the group, row by row.
+  std::uint8_t values[kUnpackedGroups][kQuads][kUnpackedRows][4];
+  float scales[kUnpackedGroups][kUnpackedRows];
+  std::int32_t zero_points[kUnpackedGroups][kUnpackedRows];
+};
+
+/// What a group of a row of x was divided by, and minus the sum of its bytes.
+struct ByteGroup {
+  float step;
+  std::int32_t negative_sum;
+};
+
+/// Rows of x: element = step * byte.
+struct ByteRows {
+  const std::int8_t* values;
+  std::int64_t stride;      ///< of values, in bytes
+  const ByteGroup* groups;  ///< [rows, group_count]
+  std::int64_t group_count;
+};
+
+/// Whether this processor has what the functions below need.
+bool has_avx512_vnni();
+
+/// To the nearest of 255 multiples of a step for each group, its largest magnitude / 127. A group
+/// that holds a number that is not finite has no finite product; one below 1e-30 is taken for 0.
+void round_to_bytes(const float* x, std::int64_t groups, std::int8_t* values, ByteGroup* to);
+
+/// @param w the first group of the first row. @param stride from row to row, in bytes
+/// @param rows 1..kUnpackedRows; the last is repeated behind them
+/// @param groups 1..kUnpackedGroups. @param ahead what lies as far behind will be wanted next
+void unpack(Dtype dtype, const std::byte* w, std::int64_t stride, std::int64_t rows,
+            std::int64_t groups, std::int64_t ahead, UnpackedWeights& to);
+
+/// sums[t, n] += the products of groups [first, first + groups) of row `row + t` of x with the
+/// unpacked ones, for t in [0, rows).
+void add_byte_products(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
+                       std::int64_t rows, std::int64_t first, std::int64_t groups,
+                       float (*sums)[kUnpackedRows]);
+
+}  // namespace strata::cpu

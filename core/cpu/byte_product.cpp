@@ -1,0 +1,103 @@
+#include "core/cpu/byte_product.h"
+
+#include <algorithm>
+
+#include "core/cpu/matmul.h"
+#include "core/cpu/numeric.h"
+#include "core/cpu/team.h"
+
+namespace strata::cpu {
+namespace {
+
+/// Rows of x that meet w in one pass: their sums, and what the second-level cache holds of them.
+constexpr std::int64_t kMostPassRows = 256;
+constexpr std::int64_t kPassBytes = 640 * 1024;
+/// Behind each row of x: rows a power of two apart would share few lines of the caches.
+constexpr std::int64_t kGapBytes = 64;
+
+template <typename T>
+STRATA_MULTIVERSION void convert_row(const T* __restrict from, float* __restrict to,
+                                     std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) to[i] = load(from[i]);
+}
+
+template <typename Bias, typename Output>
+STRATA_MULTIVERSION void store_row(const float* __restrict sums, const Bias* __restrict bias,
+                                   Output* __restrict to, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    store(to[i], bias != nullptr ? sums[i] + load(bias[i]) : sums[i]);
+  }
+}
+
+/// Rows [row, row + rows) of x by rows [column, column + columns) of w.
+void multiply_block(const LinearProduct& product, const ByteRows& x, std::int64_t row,
+                    std::int64_t rows, std::int64_t column, std::int64_t columns) {
+  alignas(64) float sums[kMostPassRows][kUnpackedRows];
+  std::fill_n(sums[0], rows * kUnpackedRows, 0.0f);
+  UnpackedWeights unpacked;
+  const auto stride = static_cast<std::int64_t>(storage_bytes(product.weights, product.k));
+  const std::byte* w = static_cast<const std::byte*>(product.w) + column * stride;
+  for (std::int64_t first = 0; first < x.group_count; first += kUnpackedGroups) {
+    const std::int64_t groups = std::min(kUnpackedGroups, x.group_count - first);
+    unpack(product.weights, w + first * static_cast<std::int64_t>(group_bytes(product.weights)),
+           stride, columns, groups, kUnpackedRows * stride, unpacked);
+    add_byte_products(unpacked, x, row, rows, first, groups, sums);
+  }
+  visit_compute_dtype(product.compute, [&]<typename Bias>(Bias) {
+    const Bias* bias = static_cast<const Bias*>(product.bias);
+    if (bias != nullptr) bias += column;
+    visit_compute_dtype(product.output, [&]<typename Output>(Output) {
+      Output* y = static_cast<Output*>(product.y) + row * product.n + column;
+      for (std::int64_t t = 0; t < rows; ++t) {
+        store_row(sums[t], bias, y + t * product.n, columns);
+      }
+    });
+  });
+}
+
+}  // namespace
+
+bool prefers_byte_product(const LinearProduct& product) {
+  return product.rows <= 32 || !multiplies_tiles();
+}
+
+bool ByteProduct::possible(const LinearProduct& product) {
+  return is_quantized(product.weights) && product.compute != Dtype::kF32 && has_avx512_vnni();
+}
+
+ByteRows ByteProduct::round_rows(const LinearProduct& product) {
+  const std::int64_t group_count = product.k / kGroupNumel;
+  const std::int64_t stride = product.k + kGapBytes;
+  const std::int64_t rows = product.rows;
+  auto* values =
+      static_cast<std::int8_t*>(values_.at_least(static_cast<std::size_t>(rows * stride)));
+  auto* groups = static_cast<ByteGroup*>(
+      groups_.at_least(static_cast<std::size_t>(rows * group_count) * sizeof(ByteGroup)));
+  visit_compute_dtype(product.compute, [&]<typename T>(T) {
+    for_row_blocks(rows, product.k, [&](std::int64_t begin, std::int64_t count) {
+      std::vector<float> row(static_cast<std::size_t>(product.k));
+      for (std::int64_t r = begin; r < begin + count; ++r) {
+        convert_row(static_cast<const T*>(product.x) + r * product.k, row.data(), product.k);
+        round_to_bytes(row.data(), group_count, values + r * stride, groups + r * group_count);
+      }
+    });
+  });
+  return {values, stride, groups, group_count};
+}
+
+void ByteProduct::run(const LinearProduct& product) {
+  expects(possible(product), "bytes multiply quantised weights in 16 bits");
+  expects(product.k % kGroupNumel == 0, "rows of quantised weights must be a multiple of 64 long");
+  const std::lock_guard lock(mutex_);
+  if (product.rows == 0 || product.n == 0) return;
+  const ByteRows x = round_rows(product);
+  const std::int64_t pass_rows = std::clamp<std::int64_t>(kPassBytes / x.stride, 8, kMostPassRows);
+  for (std::int64_t row = 0; row < product.rows; row += pass_rows) {
+    const std::int64_t rows = std::min(pass_rows, product.rows - row);
+    for_blocks(product.n, kUnpackedRows, [&](std::int64_t column, std::int64_t columns) {
+      multiply_block(product, x, row, rows, column, columns);
+    });
+  }
+}
+
+}  // namespace strata::cpu
