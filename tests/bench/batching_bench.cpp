@@ -8,16 +8,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include <CLI/CLI.hpp>
 
-#include "checkpoint/pretrained_model.h"
 #include "core/random.h"
 #include "core/units.h"
 #include "launch/runtime.h"
-#include "parallel/text_generation.h"
+#include "tests/bench/served_texts.h"
 
 namespace strata {
 namespace {
@@ -58,41 +56,19 @@ std::vector<GenerationRequest> make_requests(const Options& options, std::int64_
   return requests;
 }
 
-struct Outcome {
-  double seconds = 0;
-  std::int64_t tokens = 0;
-  std::int64_t passes = 0;
-};
-
-/// Serves requests [begin, end).
-void serve(TextGeneration& texts, const std::vector<GenerationRequest>& requests, std::size_t begin,
-           std::size_t end, Outcome& outcome) {
-  std::size_t next = begin;
-  GenerationProgress last;
-  texts.run(
-      [&]() -> std::optional<GenerationRequest> {
-        if (next == end) return std::nullopt;
-        GenerationRequest request = requests[next++];
-        request.on_finish = [&](const GenerationResult& result) {
-          outcome.tokens += static_cast<std::int64_t>(result.ids.size());
-        };
-        return request;
-      },
-      [&](const GenerationProgress& progress) { last = progress; });
-  outcome.passes += last.passes;
-}
-
-Outcome measure(const Context& context, Generator& generator, const Options& options,
-                const std::vector<GenerationRequest>& requests, bool continuous) {
-  Outcome outcome;
-  const auto begin = std::chrono::steady_clock::now();
-  const auto size = continuous ? requests.size() : static_cast<std::size_t>(options.batch);
+/// Serves the texts `size` at a time.
+ServedTexts measure(const Context& context, Generator& generator, const Options& options,
+                    std::span<const GenerationRequest> requests, std::size_t size) {
+  ServedTexts all;
   for (std::size_t first = 0; first < requests.size(); first += size) {
     TextGeneration texts(context, generator, {.max_sequences = options.batch});
-    serve(texts, requests, first, std::min(first + size, requests.size()), outcome);
+    const ServedTexts served =
+        serve(texts, requests.subspan(first, std::min(size, requests.size() - first)));
+    all.seconds += served.seconds;
+    all.tokens += served.tokens;
+    all.passes += served.passes;
   }
-  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return outcome;
+  return all;
 }
 
 int compare(Runtime& runtime, const Options& options) {
@@ -110,11 +86,12 @@ int compare(Runtime& runtime, const Options& options) {
   for (std::int64_t round = 0; round < options.rounds; ++round) {
     double rates[2] = {};
     for (const bool continuous : {true, false}) {
-      const Outcome done = measure(context, generator, options, requests, continuous);
-      rates[continuous ? 0 : 1] = static_cast<double>(done.tokens) / done.seconds;
+      const auto size = continuous ? requests.size() : static_cast<std::size_t>(options.batch);
+      const ServedTexts done = measure(context, generator, options, requests, size);
+      rates[continuous ? 0 : 1] = done.tokens_per_second();
       fmt::print("{:<11} {} tokens in {:.1f} s and {} passes: {:.1f} tokens/s\n",
                  continuous ? "continuous" : "fixed", done.tokens, done.seconds, done.passes,
-                 static_cast<double>(done.tokens) / done.seconds);
+                 done.tokens_per_second());
     }
     ratios.push_back(rates[0] / rates[1]);
   }
