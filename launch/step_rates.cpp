@@ -83,10 +83,14 @@ void choose_cores(const RateInputs& inputs, KnownRates& rates) {
   const MachineProfile& machine = inputs.machine;
   const std::string matmul =
       inputs.compute == Dtype::kBf16 ? "strata bench matmul" : "strata bench matmul --compute fp32";
-  const double products = machine.products(inputs.compute);
+  // Those of the weights at hand, else of plain ones. Whole blocks were measured with plain ones.
+  const bool quantized = is_quantized(inputs.weights);
+  const double own = machine.products(inputs.compute, inputs.weights);
+  const double products = own > 0 ? own : machine.products(inputs.compute);
+  const double blocks = quantized && own > 0 ? 0 : machine.blocks(inputs.compute);
   rates.step.operations = RateChoice("operations of a rank", false, matmul)
                               .from(Kind::kGiven, inputs.overrides.operations)
-                              .from(Kind::kMeasured, machine.blocks(inputs.compute) / node)
+                              .from(Kind::kMeasured, blocks / node)
                               .from(Kind::kDerived, kBlockShareOfProducts * products / node)
                               .from(Kind::kAssumed, kBlockShareOfProducts * kAssumedProducts / node)
                               .keep(rates);

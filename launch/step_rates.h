@@ -44,6 +44,8 @@ struct RateInputs {
   std::optional<DeviceProfile> drive;  ///< all drives of a node together
   RateOverrides overrides;
   Dtype compute = Dtype::kBf16;
+  Dtype weights =
+      Dtype::kBf16;  ///< what products multiply by: quantised ones have rates of their own
   int ranks = 1;
   int ranks_per_node = 1;
   bool swaps = true;    ///< whether the drive's rates matter

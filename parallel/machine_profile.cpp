@@ -20,9 +20,11 @@ using nlohmann::json;
 constexpr std::size_t kMaxFileBytes = 1 << 16;
 constexpr int kMaxDepth = 2;
 
-constexpr std::array<std::pair<const char*, double MachineProfile::*>, 9> kFigures = {{
+constexpr std::array<std::pair<const char*, double MachineProfile::*>, 11> kFigures = {{
     {"products_bf16", &MachineProfile::products_bf16},
     {"products_fp32", &MachineProfile::products_fp32},
+    {"products_int8", &MachineProfile::products_int8},
+    {"products_int4", &MachineProfile::products_int4},
     {"blocks_bf16", &MachineProfile::blocks_bf16},
     {"blocks_fp32", &MachineProfile::blocks_fp32},
     {"updates", &MachineProfile::updates},

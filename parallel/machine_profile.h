@@ -12,6 +12,8 @@ namespace strata {
 struct MachineProfile {
   double products_bf16 = 0;  ///< floating-point operations of large matrix products
   double products_fp32 = 0;
+  double products_int8 = 0;  ///< forward, of bf16 with quantised weights
+  double products_int4 = 0;
   double blocks_bf16 = 0;  ///< the same operations inside whole blocks, forward and backward
   double blocks_fp32 = 0;
   double updates = 0;  ///< parameters through AdamW, `exact` sections and bf16 gradients in DRAM
@@ -20,9 +22,13 @@ struct MachineProfile {
   double gather = 0;       ///< bytes that all-gathers bring to the ranks of the node, together
   double reduce = 0;       ///< bytes of fp32 gradient that leave them in reduce-scatters, together
 
-  /// fp16 is multiplied in fp32, on CPUs.
+  /// fp16 is multiplied in fp32, on CPUs, but for quantised weights.
   double products(Dtype compute) const {
     return compute == Dtype::kBf16 ? products_bf16 : products_fp32;
+  }
+  double products(Dtype compute, Dtype weights) const {
+    if (!is_quantized(weights) || compute == Dtype::kF32) return products(compute);
+    return weights == Dtype::kQ8 ? products_int8 : products_int4;
   }
   double blocks(Dtype compute) const { return compute == Dtype::kBf16 ? blocks_bf16 : blocks_fp32; }
 };

@@ -9,6 +9,7 @@
 #include "core/cpu/matmul.h"
 #include "core/cpu/numeric.h"
 #include "core/device.h"
+#include "core/group_quantization.h"
 
 namespace strata::cpu {
 namespace {
@@ -29,6 +30,17 @@ Buffer filled(std::int64_t numel, Dtype dtype) {
   return buffer;
 }
 
+/// The same numbers, where they are quantised.
+Buffer quantized(std::int64_t numel, Dtype dtype) {
+  std::vector<float> values;
+  for (std::int64_t i = 0; i < numel; ++i) {
+    values.push_back(static_cast<float>(i * 37 % 101 - 50) / 100.0f);
+  }
+  Buffer buffer = allocate_host(storage_bytes(dtype, numel));
+  quantize(values, dtype, buffer.data());
+  return buffer;
+}
+
 template <typename Work>
 double seconds_of(const Work& work) {
   const auto begin = std::chrono::steady_clock::now();
@@ -39,13 +51,16 @@ double seconds_of(const Work& work) {
 /// The operands of one layer and its three products, as Ops takes them and as oneDNN does.
 class Layer {
  public:
-  Layer(const LinearShape& shape, Dtype compute)
+  Layer(const LinearShape& shape, Dtype compute, Dtype weights)
       : shape_(shape),
         compute_(compute),
+        weights_(weights),
         x_(filled(shape.rows * shape.in, compute)),
         w_(filled(shape.out * shape.in, compute)),
         y_(filled(shape.rows * shape.out, compute)),
-        dw_(filled(shape.out * shape.in, Dtype::kF32)) {}
+        dw_(filled(shape.out * shape.in, Dtype::kF32)) {
+    if (is_quantized(weights)) quantized_ = quantized(shape.out * shape.in, weights);
+  }
 
   std::vector<Product> products() const {
     const MatrixOperand x{x_.data(), false}, y{y_.data(), false};
@@ -83,7 +98,8 @@ class Layer {
 
   void run_ours(std::size_t product, Ops& ops, Stream& stream) const {
     const TensorView x = x_.view(compute_, {shape_.rows, shape_.in});
-    const TensorView w = w_.view(compute_, {shape_.out, shape_.in});
+    const Buffer& kept = is_quantized(weights_) ? quantized_ : w_;
+    const TensorView w = kept.view(weights_, {shape_.out, shape_.in});
     const TensorView y = y_.view(compute_, {shape_.rows, shape_.out});
     if (product == 0) ops.linear(x, w, {}, y, stream);
     if (product == 1) ops.linear_backward_input(y, w, x, false, stream);
@@ -95,8 +111,9 @@ class Layer {
 
  private:
   LinearShape shape_;
-  Dtype compute_;
+  Dtype compute_, weights_;
   Buffer x_, w_, y_, dw_;
+  Buffer quantized_;
 };
 
 /// The shortest time of each way, the ways taking turns.
@@ -127,34 +144,44 @@ void measure(const Layer& layer, std::size_t which, CpuOps& ops, Stream& stream,
 std::vector<ProductRates> measure_products(std::span<const LinearShape> layers, Dtype compute,
                                            int threads, double seconds) {
   constexpr const char* kNames[] = {"forward", "dx", "dw"};
+  std::vector<Dtype> formats{compute};
+  if (compute == Dtype::kBf16) formats.insert(formats.end(), {Dtype::kQ8, Dtype::kQ4});
+  const std::size_t products_of_a_layer = std::size(kNames) + formats.size() - 1;
   const double each =
-      seconds / (3.0 * static_cast<double>(std::max<std::size_t>(1, layers.size())));
+      seconds / static_cast<double>(products_of_a_layer * std::max<std::size_t>(1, layers.size()));
   omp_set_num_threads(threads);
   CpuOps ops(threads);
   const std::unique_ptr<Stream> stream = make_inline_stream();
   std::vector<ProductRates> all;
   for (const LinearShape& shape : layers) {
     expects(shape.rows > 0 && shape.in > 0 && shape.out > 0, "a product to measure has terms");
-    const Layer layer(shape, compute);
-    const std::vector<Product> products = layer.products();
-    for (std::size_t which = 0; which < products.size(); ++which) {
-      ProductRates rates{.name = shape.name,
-                         .product = kNames[which],
-                         .m = products[which].m,
-                         .n = products[which].n,
-                         .k = products[which].k,
-                         .count = static_cast<double>(shape.count)};
-      measure(layer, which, ops, *stream, each, rates);
-      all.push_back(rates);
+    for (const Dtype weights : formats) {
+      if (is_quantized(weights) && shape.in % kGroupNumel != 0) continue;
+      const Layer layer(shape, compute, weights);
+      std::vector<Product> products = layer.products();
+      if (is_quantized(weights)) products.resize(1);  // such weights are frozen
+      for (std::size_t which = 0; which < products.size(); ++which) {
+        ProductRates rates{.name = shape.name,
+                           .product = kNames[which],
+                           .weights = weights,
+                           .m = products[which].m,
+                           .n = products[which].n,
+                           .k = products[which].k,
+                           .count = static_cast<double>(shape.count)};
+        measure(layer, which, ops, *stream, each, rates);
+        all.push_back(rates);
+      }
     }
   }
   return all;
 }
 
-double rate_of_all(std::span<const ProductRates> rates, double (*rate)(const ProductRates&)) {
+double rate_of_all(std::span<const ProductRates> rates, Dtype weights,
+                   double (*rate)(const ProductRates&)) {
   double operations = 0;
   double seconds = 0;
   for (const ProductRates& row : rates) {
+    if (row.weights != weights) continue;
     operations += row.operations();
     seconds += row.operations() / rate(row);
   }

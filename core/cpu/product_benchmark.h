@@ -18,10 +18,12 @@ struct LinearShape {
   std::int64_t count = 1;
 };
 
-/// One product of a linear layer. Rates are floating-point operations per second.
+/// One product of a linear layer. Rates are floating-point operations per second; those of oneDNN
+/// with weights in the compute dtype.
 struct ProductRates {
-  std::string name;     ///< the layer's
-  const char* product;  ///< "forward", "dx" or "dw"
+  std::string name;              ///< the layer's
+  const char* product;           ///< "forward", "dx" or "dw"
+  Dtype weights = Dtype::kBf16;  ///< compute, kQ8 or kQ4
   std::int64_t m = 0, n = 0, k = 0;
   double count = 1;
   double ours = 0;    ///< through Ops
@@ -34,13 +36,15 @@ struct ProductRates {
   }
 };
 
-/// Forward, dx and dw of every layer, ours and both ways of oneDNN taking turns for about `seconds`
-/// in all, three rounds at least; the best round of each counts, so that other work on the machine
-/// disturbs little. Blocks; OpenMP teams of `threads` threads.
+/// Forward, dx and dw of every layer, and forward with quantised weights where `compute` is bf16,
+/// ours and both ways of oneDNN taking turns for about `seconds` in all, three rounds at least; the
+/// best round of each counts, so that other work on the machine disturbs little. Blocks; OpenMP
+/// teams of `threads` threads.
 std::vector<ProductRates> measure_products(std::span<const LinearShape> layers, Dtype compute,
                                            int threads, double seconds);
 
-/// Operations over the time that all of them take.
-double rate_of_all(std::span<const ProductRates> rates, double (*rate)(const ProductRates&));
+/// Operations over the time that all of them with such weights take.
+double rate_of_all(std::span<const ProductRates> rates, Dtype weights,
+                   double (*rate)(const ProductRates&));
 
 }  // namespace strata::cpu

@@ -69,9 +69,10 @@ std::vector<MeasuredRate> rates_of(const GenerateBenchOptions& options,
   std::vector<MeasuredRate> rates{
       {"reading memory", machine.memory_read, true, "strata bench memory"}};
   for (const std::string& weights : options.weights) {
-    const Dtype compute = weights == "fp32" ? Dtype::kF32 : Dtype::kBf16;
-    const char* more = compute == Dtype::kF32 ? " --compute fp32" : "";
-    rates.push_back({fmt::format("products in {}", weights), machine.products(compute), false,
+    const WeightStorage storage = storage_of(weights, options.kv.front());
+    const char* more = storage.compute == Dtype::kF32 ? " --compute fp32" : "";
+    rates.push_back({fmt::format("products in {}", weights),
+                     machine.products(storage.compute, storage.weights), false,
                      fmt::format("strata bench matmul{}", more)});
   }
   return rates;

@@ -6,6 +6,7 @@
 #include "core/model/transformer.h"
 #include "launch/cli/bench_targets.h"
 #include "launch/cli/print_json.h"
+#include "launch/generation/weight_names.h"
 #include "parallel/trainer.h"
 
 namespace strata::cli {
@@ -104,6 +105,7 @@ Json rates_json(const BenchOptions& options, int threads, const std::vector<Prod
   for (const ProductRates& row : rates) {
     rows.push_back({{"layer", row.name},
                     {"product", row.product},
+                    {"weights", name(row.weights)},
                     {"m", row.m},
                     {"n", row.n},
                     {"k", row.k},
@@ -112,11 +114,16 @@ Json rates_json(const BenchOptions& options, int threads, const std::vector<Prod
                     {"onednn_packed_gflops", row.packed / kGiga},
                     {"fraction", row.fraction()}});
   }
-  const double all = cpu::rate_of_all(rates, ours);
-  const double best = cpu::rate_of_all(rates, ceiling);
+  const double all = cpu::rate_of_all(rates, options.compute, ours);
+  const double best = cpu::rate_of_all(rates, options.compute, ceiling);
+  Json of_quantized = Json::object();
+  for (const WeightName& named : kQuantizedWeights) {
+    of_quantized[named.name] = cpu::rate_of_all(rates, named.dtype, ours) / kGiga;
+  }
   return {{"compute", name(options.compute)},
           {"threads", threads},
           {"products", rows},
+          {"quantized_gflops", of_quantized},
           {"all_gflops", all / kGiga},
           {"ceiling_gflops", best / kGiga},
           {"fraction", all / best},
@@ -128,17 +135,21 @@ void print_table(const BenchOptions& options, int threads, const std::vector<Pro
                  double blocks) {
   fmt::print("products in {}, {} threads, GFLOP/s; ours beside oneDNN\n", name(options.compute),
              threads);
-  fmt::print("{:<24}{:<9}{:>7}{:>7}{:>7}{:>9}{:>9}{:>9}{:>10}\n", "layer", "product", "m", "n", "k",
-             "ours", "plain", "packed", "fraction");
+  fmt::print("{:<24}{:<9}{:<8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>9}{:>10}\n", "layer", "product",
+             "weights", "m", "n", "k", "ours", "plain", "packed", "fraction");
   for (const ProductRates& row : rates) {
-    fmt::print("{:<24}{:<9}{:>7}{:>7}{:>7}{:>9.1f}{:>9.1f}{:>9.1f}{:>10.2f}\n", row.name,
-               row.product, row.m, row.n, row.k, row.ours / kGiga, row.plain / kGiga,
-               row.packed / kGiga, row.fraction());
+    fmt::print("{:<24}{:<9}{:<8}{:>7}{:>7}{:>7}{:>9.1f}{:>9.1f}{:>9.1f}{:>10.2f}\n", row.name,
+               row.product, name(row.weights), row.m, row.n, row.k, row.ours / kGiga,
+               row.plain / kGiga, row.packed / kGiga, row.fraction());
   }
-  const double all = cpu::rate_of_all(rates, ours);
-  const double best = cpu::rate_of_all(rates, ceiling);
+  const double all = cpu::rate_of_all(rates, options.compute, ours);
+  const double best = cpu::rate_of_all(rates, options.compute, ceiling);
   fmt::print("all of them: {:.1f} of {:.1f}, {:.2f} of the better oneDNN\n", all / kGiga,
              best / kGiga, all / best);
+  for (const WeightName& named : kQuantizedWeights) {
+    const double rate = cpu::rate_of_all(rates, named.dtype, ours);
+    if (rate > 0) fmt::print("with weights in {}: {:.1f}\n", named.name, rate / kGiga);
+  }
   fmt::print("whole blocks of {}: {:.1f}, {:.2f} of the products alone\n", options.preset,
              blocks / kGiga, blocks / all);
 }
@@ -150,10 +161,12 @@ int bench_matmul(const BenchOptions& options, Runtime& runtime) {
   const std::vector<ProductRates> rates =
       cpu::measure_products(chosen_shapes(options), options.compute, threads, options.seconds);
   const double blocks = block_rate(options, threads);
-  const double all = cpu::rate_of_all(rates, ours);
   MachineProfile measured;
   const bool fp32 = options.compute == Dtype::kF32;
-  (fp32 ? measured.products_fp32 : measured.products_bf16) = all;
+  (fp32 ? measured.products_fp32 : measured.products_bf16) =
+      cpu::rate_of_all(rates, options.compute, ours);
+  measured.products_int8 = cpu::rate_of_all(rates, Dtype::kQ8, ours);
+  measured.products_int4 = cpu::rate_of_all(rates, Dtype::kQ4, ours);
   (fp32 ? measured.blocks_fp32 : measured.blocks_bf16) = blocks;
   keep(measured, options, runtime);
   if (options.json) {

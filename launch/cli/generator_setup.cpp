@@ -91,6 +91,7 @@ class Setup {
     std::vector<std::string> ignored;
     RateInputs inputs = measured_rates(examine_swap(from, ignored), warnings_);
     inputs.compute = options_.compute;
+    inputs.weights = options_.weights;
     inputs.ranks = context_.communicator.size();
     inputs.ranks_per_node = local_rank().size;
     inputs.updates = false;

@@ -152,10 +152,11 @@ class TextRuns {
 void add_roofline(const PretrainedModel& model, const GenerationSetup& setup,
                   const GenerationPlan& plan, const GenerationShape& shape,
                   GenerationMeasurement& measured) {
+  const WeightStorage storage = storage_of(setup.weights, setup.kv);
   const GenerationRates rates{
       .stream = setup.tier.bandwidth(),
       .memory = setup.machine.memory_read,
-      .operations = setup.machine.products(storage_of(setup.weights, setup.kv).compute)};
+      .operations = setup.machine.products(storage.compute, storage.weights)};
   const bool knows_drive = !on_drive(setup) || rates.stream > 0;
   if (!knows_drive || rates.memory <= 0 || rates.operations <= 0) return;
   const GenerationCost cost{

@@ -172,7 +172,10 @@ TEST_F(MeasuringProgram, WhatBenchMeasuresIsWhatPlanUses) {
                                "--sequence_length", "64", "--sequences", "1", "--json"});
   EXPECT_GT(matmul["blocks_gflops"], 0);
   EXPECT_GT(matmul["fraction"], 0);
-  EXPECT_EQ(matmul["products"].size(), 12u);
+  EXPECT_EQ(matmul["products"].size(),
+            20u);  // of four layers three, and two with quantised weights
+  EXPECT_GT(matmul["quantized_gflops"]["int8"], 0);
+  EXPECT_GT(matmul["quantized_gflops"]["int4"], 0);
   const auto plan = json_of(
       {"plan", "--preset", "gpt-162m", "--swap", directory_.path(), "--dram", "1GiB", "--json"});
   for (const auto& rate : plan["rates"]) EXPECT_EQ(rate["origin"], "measured") << rate;

@@ -25,6 +25,15 @@ TEST(MachineProfile, KeepsWhatWasMeasuredBeforeAndReplacesWhatIsNew) {
   EXPECT_EQ(loaded.profile.updates, 0);
 }
 
+TEST(MachineProfile, HasRatesOfQuantizedWeightsIn16Bits) {
+  const MachineProfile machine{
+      .products_bf16 = 1, .products_fp32 = 2, .products_int8 = 3, .products_int4 = 4};
+  EXPECT_EQ(machine.products(Dtype::kBf16, Dtype::kBf16), 1);
+  EXPECT_EQ(machine.products(Dtype::kBf16, Dtype::kQ8), 3);
+  EXPECT_EQ(machine.products(Dtype::kF16, Dtype::kQ4), 4);
+  EXPECT_EQ(machine.products(Dtype::kF32, Dtype::kQ8), 2);
+}
+
 TEST(MachineProfile, ReadsAMissingFileAsNothingMeasured) {
   const LoadedMachineProfile loaded = load_machine_profile("/nonexistent/machine.json");
   EXPECT_EQ(loaded.profile.memory, 0);
