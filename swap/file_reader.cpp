@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -18,10 +19,11 @@ constexpr std::uint64_t kElementBytes = 8;  // no element is cut in two
 }  // namespace
 
 /// One file, opened twice: past the page cache where that is possible, and for its last bytes,
-/// which fill no block, as any other.
+/// which fill no block, as any other. Or a swap space, which is all blocks.
 class FileReader::File {
  public:
-  File(IoEngine& engine, const std::string& path) : plain_(path) {
+  explicit File(SwapSpace& space) : space_(&space) {}
+  File(IoEngine& engine, const std::string& path) : engine_(&engine), plain_(path) {
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
     if (descriptor_ < 0 && errno == EINVAL) {
       descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -29,20 +31,34 @@ class FileReader::File {
     if (descriptor_ < 0) throw IoError("cannot open", path, 0, errno);
     handle_ = engine.open_file(descriptor_, path);
   }
-  ~File() { close(descriptor_); }
+  ~File() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
-  const std::string& path() const noexcept { return plain_.path(); }
-  const IoFile& handle() const noexcept { return handle_; }
+  bool is(const std::string& path) const { return plain_ && plain_->path() == path; }
+  bool is(const SwapSpace& space) const noexcept { return space_ == &space; }
   /// Bytes of whole blocks.
-  std::uint64_t whole() const noexcept { return round_down(plain_.size(), kIoAlignment); }
-  void read_plain(std::uint64_t offset, std::span<std::byte> out) const {
-    plain_.read(offset, out);
+  std::uint64_t whole() const noexcept {
+    return plain_ ? round_down(plain_->size(), kIoAlignment) : space_->bytes();
+  }
+  Event read(std::uint64_t offset, std::span<std::byte> blocks) const {
+    if (space_ != nullptr) return space_->read(offset, blocks);
+    const IoRequest request{
+        .kind = IoRequest::Kind::kRead, .file = handle_, .offset = offset, .memory = blocks};
+    return engine_->submit({&request, 1});
+  }
+  /// Bytes behind whole().
+  void read_rest(std::uint64_t offset, std::span<std::byte> out) const {
+    expects(plain_.has_value(), "a range must lie inside the swap space");
+    plain_->read(offset, out);
   }
 
  private:
-  ReadableFile plain_;
+  SwapSpace* space_ = nullptr;
+  IoEngine* engine_ = nullptr;
+  std::optional<ReadableFile> plain_;
   int descriptor_ = -1;
   IoFile handle_;
 };
@@ -82,9 +98,17 @@ FileReader::~FileReader() {
 
 int FileReader::open(const std::string& path) {
   for (std::size_t i = 0; i < files_.size(); ++i) {
-    if (files_[i]->path() == path) return static_cast<int>(i);
+    if (files_[i]->is(path)) return static_cast<int>(i);
   }
   files_.push_back(std::make_unique<File>(engine_, path));
+  return static_cast<int>(files_.size()) - 1;
+}
+
+int FileReader::open(SwapSpace& space) {
+  for (std::size_t i = 0; i < files_.size(); ++i) {
+    if (files_[i]->is(space)) return static_cast<int>(i);
+  }
+  files_.push_back(std::make_unique<File>(space));
   return static_cast<int>(files_.size()) - 1;
 }
 
@@ -130,17 +154,12 @@ void FileReader::submit_range(Job& job, std::size_t range) {
                                                .arrived = {}});
     const std::uint64_t direct = std::min(stop, file.whole());
     const std::span<std::byte> memory = piece->memory.memory();
-    if (direct > first) {
-      const IoRequest request{.kind = IoRequest::Kind::kRead,
-                              .file = file.handle(),
-                              .offset = first,
-                              .memory = memory.first(direct - first)};
-      piece->arrived = engine_.submit({&request, 1});
-    }
+    // What may throw comes before what uses the memory in the background.
     if (last > direct) {
       const std::uint64_t from = std::max(direct, first);
-      file.read_plain(from, memory.subspan(from - first, last - from));
+      file.read_rest(from, memory.subspan(from - first, last - from));
     }
+    if (direct > first) piece->arrived = file.read(first, memory.first(direct - first));
     take_->enqueue([this, &job, piece] { take(job, *piece); });
     at = last;
   }

@@ -11,11 +11,13 @@
 #include "core/memory_pool.h"
 #include "core/stream.h"
 #include "swap/io_engine.h"
+#include "swap/swap_file.h"
 
 namespace strata {
 
 /// Reads files that others wrote, in place: bytes that lie anywhere come by aligned reads of the
-/// blocks around them, past the page cache where the filesystem allows it.
+/// blocks around them, past the page cache where the filesystem allows it. A swap space is read as
+/// one more file.
 ///
 /// The jobs run in the order of read(), on lanes of the reader; reads run ahead of the bytes being
 /// taken as far as the pool allows. read() never waits; it is called by one thread.
@@ -35,6 +37,7 @@ class FileReader {
 
   /// A number for the file, the same if it was opened before. @throws IoError, FormatError
   int open(const std::string& path);
+  int open(SwapSpace& space);  ///< likewise; borrowed, outlives the reader
 
   struct Range {
     int file = 0;

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "core/device.h"
 #include "core/error.h"
+#include "swap/swap_file.h"
 #include "tests/support/files.h"
 #include "tests/support/temporary_directory.h"
 
@@ -98,6 +100,35 @@ TEST_P(FileReaderTest, WaitsForTheMemoryAndGoesOnAfterAFailure) {
   reader.read({{file, 3, 99'997, count}}, {}).wait();
   EXPECT_EQ(taken, 99'997u);
   EXPECT_THROW(reader.open((directory_ / "none").string()), IoError);
+}
+
+TEST_P(FileReaderTest, ReadsASwapSpaceAsAFile) {
+  const std::vector<SwapDirectory> directories{{.path = directory_ / "a"},
+                                               {.path = directory_ / "b"}};
+  for (const SwapDirectory& each : directories) std::filesystem::create_directory(each.path);
+  const auto engine = make_engine();
+  const std::string text = content(9u << 20);  // more than a stripe
+  SwapSpace space(*engine, directories, text.size());
+  Buffer memory = allocate_host(text.size());
+  std::memcpy(memory.data(), text.data(), text.size());
+  space.write(0, {memory.data(), memory.bytes()}).wait();
+
+  FileReader reader(*engine, {pool_.data(), pool_.bytes()});
+  const int file = reader.open(test::write_file(directory_ / "file", "0123456789").string());
+  const int swap = reader.open(space);
+  EXPECT_EQ(reader.open(space), swap);
+  EXPECT_NE(swap, file);
+  std::string got;
+  const auto take = [&](std::uint64_t, std::span<const std::byte> bytes) {
+    got.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  reader.read({{swap, 5000, 100, take}, {file, 3, 4, take}, {swap, 8191, 8u << 20, take}}, {})
+      .wait();
+  EXPECT_EQ(got, text.substr(5000, 100) + "3456" + text.substr(8191, 8u << 20));
+  got.clear();
+  reader.read({{swap, text.size() - 3, 3, take}}, {}).wait();
+  EXPECT_EQ(got, text.substr(text.size() - 3));
+  EXPECT_THROW(reader.read({{swap, text.size() - 3, 4, take}}, {}).wait(), Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, FileReaderTest,
