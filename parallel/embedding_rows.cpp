@@ -18,15 +18,6 @@ std::size_t row_bytes(Parameter table, const WeightStorage& storage) {
 
 }  // namespace
 
-bool EmbeddingRows::possible(const Block& block, const WeightStorage& storage,
-                             const ParameterLocator& locator) {
-  if (block.looked_up() == nullptr || !locator) return false;
-  return std::ranges::all_of(block.parameters(), [&](const auto& spec) {
-    const std::optional<StoredParameter> stored = locator(spec.get());
-    return stored && is_kept_as(stored->dtype, storage.of(*spec));
-  });
-}
-
 std::size_t EmbeddingRows::memory_bytes(const Block& block, const WeightStorage& storage,
                                         std::int64_t rows) {
   std::size_t bytes =
@@ -40,7 +31,7 @@ std::size_t EmbeddingRows::memory_bytes(const Block& block, const WeightStorage&
 }
 
 EmbeddingRows::EmbeddingRows(const Block& block, const WeightStorage& storage,
-                             const ParameterLocator& locator, std::int64_t rows, Device& device,
+                             const Sources& sources, std::int64_t rows, Device& device,
                              IoEngine& engine)
     : table_(block.looked_up()),
       dtype_(storage.of(*table_)),
@@ -49,25 +40,33 @@ EmbeddingRows::EmbeddingRows(const Block& block, const WeightStorage& storage,
       host_rows_(allocate_host(static_cast<std::size_t>(rows) * row_bytes(table_, storage))),
       device_rows_(device.allocate(host_rows_.bytes())),
       files_(engine, {pool_.data(), pool_.bytes()}),
-      stored_(locator(table_).value()),
-      file_(files_.open(stored_.path)) {
+      place_(find(table_, sources)) {
   const std::unique_ptr<Stream> copy = device.make_stream();
   for (const auto& spec : block.parameters()) {
     if (spec.get() == table_) continue;
     Kept kept{.parameter = spec.get(), .dtype = storage.of(*spec), .memory = {}};
     kept.memory = device.allocate(storage_bytes(kept.dtype, spec->shape.numel()));
-    read_whole(kept, locator, device, *copy);
+    read_whole(kept, find(kept.parameter, sources), device, *copy);
     others_.push_back(std::move(kept));
   }
 }
 
-void EmbeddingRows::read_whole(Kept& kept, const ParameterLocator& locator, Device& device,
-                               Stream& copy) {
-  const StoredParameter stored = locator(kept.parameter).value();
+EmbeddingRows::Place EmbeddingRows::find(Parameter parameter, const Sources& sources) {
+  if (sources.copy) {
+    const auto& [space, offset, part, compute] = *sources.copy;
+    const Placement& placement = part.placement(parameter);
+    return {.file = files_.open(space),
+            .offset = offset + static_cast<std::uint64_t>(placement.offset) * size_bytes(compute),
+            .dtype = placement.quantized.value_or(compute)};
+  }
+  const StoredParameter stored = sources.locator(parameter).value();
+  return {.file = files_.open(stored.path), .offset = stored.offset, .dtype = stored.dtype};
+}
+
+void EmbeddingRows::read_whole(Kept& kept, const Place& place, Device& device, Stream& copy) {
   const Buffer staging = allocate_host(kept.memory.bytes());
   const TensorView host(staging.data(), kept.dtype, kept.parameter->shape);
-  files_.read({stored_range(files_.open(stored.path), stored.offset, stored.dtype, host)}, {})
-      .wait();
+  files_.read({stored_range(place.file, place.offset, place.dtype, host)}, {}).wait();
   device.copy(host, {kept.memory.data(), kept.dtype, kept.parameter->shape}, copy);
   copy.synchronize();
 }
@@ -80,13 +79,13 @@ std::vector<std::int32_t> EmbeddingRows::fetch(std::span<const std::int32_t> ids
   if (fetched_ == 0) return {};
 
   const std::size_t kept = storage_bytes(dtype_, width());
-  const std::size_t in_file = storage_bytes(stored_.dtype, width());
+  const std::size_t stored = storage_bytes(place_.dtype, width());
   expects(distinct.size() * kept <= host_rows_.bytes(), "a pass looks up more rows than planned");
   std::vector<FileReader::Range> ranges;
   for (std::size_t i = 0; i < distinct.size(); ++i) {
     const TensorView row(host_rows_.data() + i * kept, dtype_, {1, width()});
     const auto id = static_cast<std::uint64_t>(distinct[i]);
-    ranges.push_back(stored_range(file_, stored_.offset + id * in_file, stored_.dtype, row));
+    ranges.push_back(stored_range(place_.file, place_.offset + id * stored, place_.dtype, row));
   }
   files_.read(std::move(ranges), {}).wait();
   const Shape shape{fetched_, width()};

@@ -8,6 +8,7 @@
 
 #include "core/device.h"
 #include "core/model/block.h"
+#include "parallel/frozen_shards.h"
 #include "parallel/parameter_values.h"
 #include "parallel/weight_storage.h"
 #include "swap/file_reader.h"
@@ -15,21 +16,24 @@
 namespace strata {
 
 /// The parameters of a block whose table is too large to stream for the few rows that a pass looks
-/// up (Block::looked_up()): those rows are read from the model's files, by every rank its own. The
-/// block's other parameters stay in memory, whole on every rank.
+/// up (Block::looked_up()): those rows are read from the model's files or a copy on swap, by every
+/// rank its own. The block's other parameters stay in memory, whole on every rank.
 class EmbeddingRows final : public ParameterTable {
  public:
-  /// Whether the block has such a table, and files hold all its parameters as they are kept.
-  static bool possible(const Block& block, const WeightStorage& storage,
-                       const ParameterLocator& locator);
+  /// Where all parameters of the block lie.
+  struct Sources {
+    const ParameterLocator& locator;  ///< in files, converted to what they are kept as
+    /// In a copy, if there is one: of the rank's own, of the block's whole frozen part.
+    std::optional<FrozenShards::Copy> copy = {};
+  };
   /// What an object for passes of `rows` rows takes of host and device memory.
   static std::size_t memory_bytes(const Block& block, const WeightStorage& storage,
                                   std::int64_t rows);
 
   /// Blocks until the other parameters are in memory.
-  /// @param block,device,engine borrowed, outlive the object. @pre possible(block, ...)
-  /// @throws IoError
-  EmbeddingRows(const Block& block, const WeightStorage& storage, const ParameterLocator& locator,
+  /// @param block,device,engine and the copy's space borrowed, outlive the object
+  /// @pre the block has such a table. @throws IoError
+  EmbeddingRows(const Block& block, const WeightStorage& storage, const Sources& sources,
                 std::int64_t rows, Device& device, IoEngine& engine);
 
   /// Reads the rows of `ids` and enqueues their copy to the device; blocks until they are read.
@@ -42,6 +46,12 @@ class EmbeddingRows final : public ParameterTable {
   TensorView gradient(Parameter) const override { return {}; }
 
  private:
+  /// Where a parameter begins.
+  struct Place {
+    int file = 0;  // of files_
+    std::uint64_t offset = 0;
+    Dtype dtype = Dtype::kBf16;
+  };
   struct Kept {
     Parameter parameter = nullptr;
     Dtype dtype = Dtype::kBf16;
@@ -49,7 +59,8 @@ class EmbeddingRows final : public ParameterTable {
   };
 
   std::int64_t width() const { return table_->shape[1]; }
-  void read_whole(Kept& kept, const ParameterLocator& locator, Device& device, Stream& copy);
+  Place find(Parameter parameter, const Sources& sources);
+  void read_whole(Kept& kept, const Place& place, Device& device, Stream& copy);
 
   Parameter table_;
   Dtype dtype_;  // of the table as it is kept
@@ -60,8 +71,7 @@ class EmbeddingRows final : public ParameterTable {
   std::int64_t fetched_ = 0;
   std::vector<Kept> others_;
   FileReader files_;
-  StoredParameter stored_;
-  int file_ = 0;
+  Place place_;  // of the table
 };
 
 }  // namespace strata

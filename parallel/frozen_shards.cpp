@@ -96,13 +96,15 @@ FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
   for (int p = 0; p < partition.part_count(); ++p) {
     Part& own = parts_[static_cast<std::size_t>(p)];
     own.home = plan.homes[static_cast<std::size_t>(p)];
-    const std::size_t bytes =
-        static_cast<std::size_t>(partition.part(p).shard_numel()) * size_bytes(compute);
+    const std::uint64_t bytes = shard_bytes(p);
     if (bytes == 0) continue;
     if (own.home == WeightHome::kMemory) own.memory = allocate_host(bytes);
-    if (own.home == WeightHome::kSwap) {
+    own.whole = plan.copies_table && p == partition.block_count();
+    own.copied = own.whole || own.home == WeightHome::kSwap;
+    if (own.copied) {
+      const int shards = own.whole ? partition.ranks() : 1;
       own.offset = offset;
-      offset += round_up(bytes, kIoAlignment);
+      offset += round_up(bytes * static_cast<std::uint64_t>(shards), kIoAlignment);
     }
     if (own.home == WeightHome::kFile || located[static_cast<std::size_t>(p)]) {
       find(p, sources.locator);
@@ -110,8 +112,11 @@ FrozenShards::FrozenShards(const Partition& partition, int rank, Dtype compute,
   }
   for (int p = 0; p < partition.part_count(); ++p) {
     const Part& own = part(p);
-    const bool in_files = own.home == WeightHome::kFile || !own.stretches.empty();
-    if (partition.part(p).shard_numel() > 0 && !in_files) fill(p, sources.values);
+    if (own.copied) {
+      copy_to_swap(p, sources.values);
+    } else if (own.home == WeightHome::kMemory && own.stretches.empty()) {
+      fill_memory(p, sources.values);
+    }
   }
 }
 
@@ -127,40 +132,58 @@ void FrozenShards::find(int index, const ParameterLocator& locator) {
   }
 }
 
-void FrozenShards::fill(int index, const ParameterSource& values) {
-  Part& own = parts_[static_cast<std::size_t>(index)];
-  const BlockPartition& block = partition_.part(index);
-  const std::int64_t shard = block.shard_numel();
-  const std::int64_t first = rank_ * shard;
-  const bool copies = own.home == WeightHome::kSwap;
-  const std::int64_t at_once = std::min(kPiece, shard);
-  const Buffer piece =
-      copies ? allocate_host(
-                   round_up(static_cast<std::size_t>(at_once) * size_bytes(compute_), kIoAlignment))
-             : Buffer();
-  std::vector<float> read;
-  for (std::int64_t begin = 0; begin < shard; begin += at_once) {
-    const std::int64_t numel = std::min(at_once, shard - begin);
-    const TensorView target = copies ? TensorView(piece.data(), compute_, {numel})
-                                     : resident_weights(index).flat(begin, numel);
-    for (const Placement& placement : block.placements()) {
-      const Overlap found = overlap(first + begin, numel, placement);
-      if (found.numel == 0) continue;
-      const TensorView wanted = target.flat(found.in_stretch, found.numel);
-      if (placement.quantized) {
-        fill_quantized(placement, quantized_bytes(placement, found.in_range, found.numel, compute_),
-                       values, static_cast<std::byte*>(wanted.data()));
-        continue;
-      }
-      read.resize(static_cast<std::size_t>(found.numel));
-      values(placement.parameter, found.in_range, read);
-      round_to({read.data(), Dtype::kF32, {found.numel}}, wanted);
-    }
-    if (!copies) continue;
-    const std::size_t bytes = round_up(target.bytes(), kIoAlignment);
-    const auto offset = static_cast<std::uint64_t>(begin) * size_bytes(compute_);
-    swap_->write(own.offset + offset, {piece.data(), bytes}).wait();
+void FrozenShards::fill_memory(int index, const ParameterSource& values) {
+  const std::int64_t shard = partition_.part(index).shard_numel();
+  for (std::int64_t begin = 0; begin < shard; begin += kPiece) {
+    const TensorView piece = resident_weights(index).flat(begin, std::min(kPiece, shard - begin));
+    fill(partition_.part(index), rank_ * shard + begin, piece, values);
   }
+}
+
+void FrozenShards::copy_to_swap(int index, const ParameterSource& values) {
+  const Part& own = part(index);
+  const BlockPartition& block = partition_.part(index);
+  const std::int64_t first = own.whole ? 0 : rank_ * block.shard_numel();
+  const std::int64_t all = own.whole ? block.numel() : block.shard_numel();
+  const std::size_t width = size_bytes(compute_);
+  const Buffer piece = allocate_host(
+      round_up(static_cast<std::size_t>(std::min(kPiece, all)) * width, kIoAlignment));
+  for (std::int64_t begin = 0; begin < all; begin += kPiece) {
+    const TensorView target(piece.data(), compute_, {std::min(kPiece, all - begin)});
+    fill(block, first + begin, target, values);
+    const std::size_t bytes = round_up(target.bytes(), kIoAlignment);
+    swap_->write(own.offset + static_cast<std::uint64_t>(begin) * width, {piece.data(), bytes})
+        .wait();
+  }
+}
+
+/// Elements of the flat buffer from `begin` on.
+void FrozenShards::fill(const BlockPartition& block, std::int64_t begin, TensorView target,
+                        const ParameterSource& values) const {
+  std::vector<float> read;
+  for (const Placement& placement : block.placements()) {
+    const Overlap found = overlap(begin, target.numel(), placement);
+    if (found.numel == 0) continue;
+    const TensorView wanted = target.flat(found.in_stretch, found.numel);
+    if (placement.quantized) {
+      fill_quantized(placement, quantized_bytes(placement, found.in_range, found.numel, compute_),
+                     values, static_cast<std::byte*>(wanted.data()));
+      continue;
+    }
+    read.resize(static_cast<std::size_t>(found.numel));
+    values(placement.parameter, found.in_range, read);
+    round_to({read.data(), Dtype::kF32, {found.numel}}, wanted);
+  }
+}
+
+std::uint64_t FrozenShards::shard_bytes(int index) const {
+  return static_cast<std::uint64_t>(partition_.part(index).shard_numel()) * size_bytes(compute_);
+}
+
+FrozenShards::Copy FrozenShards::table_copy() const {
+  const int table = partition_.block_count();  // the first block's frozen part
+  expects(part(table).whole, "all of the table is on swap");
+  return {*swap_, part(table).offset, partition_.part(table), compute_};
 }
 
 bool FrozenShards::weights_stay(int part) const {
@@ -173,8 +196,9 @@ TensorView FrozenShards::resident_weights(int part) {
 
 std::optional<Event> FrozenShards::load_resident(int part) {
   Part& own = parts_.at(static_cast<std::size_t>(part));
-  const bool loads = own.home == WeightHome::kMemory && !own.stretches.empty();
+  const bool loads = own.home == WeightHome::kMemory && (own.copied || !own.stretches.empty());
   if (!loads || std::exchange(own.requested, true)) return std::nullopt;
+  if (own.copied) return read_swap(part, resident_weights(part), {});
   return read_files(own, resident_weights(part), {});
 }
 
@@ -186,7 +210,7 @@ ShardSource::Submitted FrozenShards::submit(const ShardJob& job) {
     case WeightHome::kFile:
       return {read_files(own, job.weights, job.weights_free), {}};
     case WeightHome::kSwap:
-      return {read_swap(own, job.weights, job.weights_free), {}};
+      return {read_swap(job.part, job.weights, job.weights_free), {}};
     case WeightHome::kMemory:
       break;
   }
@@ -208,15 +232,19 @@ Event FrozenShards::read_files(const Part& part, TensorView weights, std::vector
   return files_.read(std::move(ranges), std::move(free));
 }
 
-Event FrozenShards::read_swap(const Part& part, TensorView weights, std::vector<Event> free) {
+Event FrozenShards::read_swap(int index, TensorView weights, std::vector<Event> free) {
+  const Part& own = part(index);
+  const std::uint64_t before =
+      own.whole ? static_cast<std::uint64_t>(rank_) * shard_bytes(index) : 0;
+  const std::uint64_t offset = own.offset + before;
   const HostEvent done;
   // Nothing may leave the lanes by an exception: it would drop the reads behind.
-  submit_->enqueue([this, &part, weights, free = std::move(free), done] {
+  submit_->enqueue([this, offset, weights, free = std::move(free), done] {
     const std::span<std::byte> memory(static_cast<std::byte*>(weights.data()), weights.bytes());
     Event arrived;
     try {
       for (const Event& event : free) event.wait();
-      arrived = swap_->read(part.offset, memory);
+      arrived = swap_->read(offset, memory);
     } catch (...) {
       done.fail(std::current_exception());
       return;

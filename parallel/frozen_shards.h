@@ -16,7 +16,7 @@
 namespace strata {
 
 /// This rank's shards of a model nothing of which is trained: in memory, in the model's own files,
-/// or in a copy on swap.
+/// or in a copy on swap. The copy of a table that is looked up there is not of a shard, but whole.
 class FrozenShards final : public ShardSource {
  public:
   struct Sources {
@@ -37,6 +37,16 @@ class FrozenShards final : public ShardSource {
                const Sources& sources, IoEngine& engine, std::unique_ptr<SwapSpace> swap,
                std::span<std::byte> pool);
 
+  /// All of a part on swap: its flat buffer from `offset` on.
+  struct Copy {
+    SwapSpace& space;
+    std::uint64_t offset;
+    const BlockPartition& part;
+    Dtype compute;
+  };
+  /// Of the first block. @pre the plan's copies_table
+  Copy table_copy() const;
+
   bool weights_stay(int part) const override;
   TensorView resident_weights(int part) override;
   std::optional<Event> load_resident(int part) override;
@@ -56,14 +66,20 @@ class FrozenShards final : public ShardSource {
     WeightHome home = WeightHome::kMemory;
     Buffer memory;
     std::vector<Stretch> stretches;
-    bool requested = false;    // what goes to `memory`, from files
-    std::uint64_t offset = 0;  // into the swap space
+    bool requested = false;    // what goes to `memory`, from files or swap
+    bool copied = false;       // to swap: the shard, or the whole part
+    bool whole = false;        // all of it
+    std::uint64_t offset = 0;  // of the copy, into the swap space
   };
 
   void find(int index, const ParameterLocator& locator);
-  void fill(int index, const ParameterSource& values);
+  void fill_memory(int index, const ParameterSource& values);
+  void copy_to_swap(int index, const ParameterSource& values);
+  void fill(const BlockPartition& block, std::int64_t begin, TensorView target,
+            const ParameterSource& values) const;
+  std::uint64_t shard_bytes(int index) const;
   Event read_files(const Part& part, TensorView weights, std::vector<Event> free);
-  Event read_swap(const Part& part, TensorView weights, std::vector<Event> free);
+  Event read_swap(int index, TensorView weights, std::vector<Event> free);
   const Part& part(int index) const { return parts_.at(static_cast<std::size_t>(index)); }
 
   const Partition& partition_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <tuple>
 
 #include "core/memory_pool.h"
 #include "core/units.h"
@@ -57,6 +58,9 @@ class Planner {
   const std::optional<std::uint64_t>& file_bytes(int part) const {
     return in_.in_files[static_cast<std::size_t>(part)];
   }
+  /// Of the first block, if it has a table.
+  int table_part() const { return part_of(in_.model, in_.model.block(0).looked_up()); }
+  bool copies_whole(int part) const { return plan_.copies_table && part == table_part(); }
   WeightHome& home(int part) { return plan_.homes[static_cast<std::size_t>(part)]; }
   bool stays(int part) const {
     return plan_.homes[static_cast<std::size_t>(part)] == WeightHome::kMemory;
@@ -182,11 +186,14 @@ class Planner {
   /// Of the first block's table, rows take less memory than the whole, unless it is a small one.
   void consider_look_ups() {
     if (!in_.embedding_bytes) return;
+    const bool in_files = file_bytes(table_part()).has_value();
+    if (!in_files && in_.options.swap.empty()) return;
     std::size_t gathered = 0;
     for (const int part : visits_.visit(0).parts) gathered += aligned(whole_bytes(part));
     const std::size_t bytes = in_.embedding_bytes(plan_.rows);
     if (bytes >= gathered) return;
     plan_.looks_up = true;
+    plan_.copies_table = !in_files;
     plan_.embedding = bytes;
     visits_ = Plan::forward_only(in_.model, true);
   }
@@ -231,22 +238,23 @@ class Planner {
       }
       return reversed;
     };
-    std::ranges::stable_sort(order, [&](int a, int b) {
-      const int often = visits_.gathers(a), rarely = visits_.gathers(b);
-      return often != rarely ? often > rarely : spread(a) < spread(b);
-    });
+    const auto rank = [&](int part) {
+      return std::tuple(-visits_.gathers(part), copies_whole(part), spread(part));
+    };
+    std::ranges::stable_sort(order, [&](int a, int b) { return rank(a) < rank(b); });
     return order;
   }
 
   void add_up() {
     for (int part = 0; part < parts(); ++part) {
       const auto visits = static_cast<std::uint64_t>(visits_.gathers(part));
+      if (copies_whole(part)) plan_.swap += aligned(whole_bytes(part));
       if (visits == 0) continue;
       plan_.weights += whole_bytes(part) * visits;
       if (stays(part)) continue;
       const bool copied = home(part) == WeightHome::kSwap;
       plan_.streamed += (copied ? shard_bytes(part) : file_bytes(part).value()) * visits;
-      if (copied) plan_.swap += aligned(shard_bytes(part));
+      if (copied && !copies_whole(part)) plan_.swap += aligned(shard_bytes(part));
     }
     if (plan_.swap == 0 || !in_.options.swap.empty()) return;
     throw UsageError(fmt::format(

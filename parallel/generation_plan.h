@@ -53,6 +53,7 @@ struct GenerationPlan {
   int prefetch_depth = 0;           ///< blocks read ahead
   bool weights_in_place = false;    ///< one rank computes from its resident weights where they lie
   bool looks_up = false;            ///< the first block's table is not gathered (EmbeddingRows)
+  bool copies_table = false;        ///< which is not in files: all of it goes to every rank's swap
   std::int64_t rows = 0;            ///< of a pass at most
   std::int64_t rows_at_once = 0;    ///< that a block computes together
   std::int64_t logits_at_once = 0;  ///< rows that the last block computes together
@@ -88,13 +89,14 @@ struct GenerationPlanInput {
   /// By part: the bytes of its shard in the model's files, where it can be read from them.
   std::vector<std::optional<std::uint64_t>> in_files;
   const GeneratorOptions& options;
-  /// What EmbeddingRows takes for passes of so many rows; none: the first block is gathered.
+  /// What EmbeddingRows takes for passes of so many rows; none: the first block has no table.
   std::function<std::size_t(std::int64_t rows)> embedding_bytes = {};
 };
 
 /// Buffers first, keys and values next, and with what is left the weights that save most reading
 /// per byte: those that a pass reads twice (where tables are not looked up), then a set spread
-/// evenly over the blocks so that the drive always has something to do.
+/// evenly over the blocks so that the drive always has something to do. A table that is copied to
+/// swap for its rows comes last.
 /// @throws UsageError with the smallest budget that works when this one does not, and when keys and
 /// values have no room for one sequence
 GenerationPlan make_generation_plan(const GenerationPlanInput& input);

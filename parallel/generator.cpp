@@ -47,7 +47,7 @@ GenerationPlan plan_generation(const Model& model, int rank, int ranks,
   const WeightStorage storage{options.compute, options.weights};
   const Partition partition(model, ranks, storage);
   std::function<std::size_t(std::int64_t)> embedding_bytes;
-  if (EmbeddingRows::possible(model.block(0), storage, locator)) {
+  if (model.block(0).looked_up() != nullptr) {
     embedding_bytes = [&](std::int64_t rows) {
       return EmbeddingRows::memory_bytes(model.block(0), storage, rows);
     };
@@ -145,9 +145,11 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
     kv_swap = std::make_unique<KvSwap>(cache, kv, make_swap(memory.kv_swap));
   }
   if (memory.looks_up) {
+    EmbeddingRows::Sources sources{locator};
+    if (memory.copies_table) sources.copy.emplace(weights.table_copy());
     embedding = std::make_unique<EmbeddingRows>(model.block(0),
                                                 WeightStorage{wanted.compute, wanted.weights},
-                                                locator, memory.rows, context.device, *engine);
+                                                sources, memory.rows, context.device, *engine);
   }
   agree_on_plan();
 }

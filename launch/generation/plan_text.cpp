@@ -70,11 +70,13 @@ std::string memory_line(const GenerationPlan& plan) {
 }
 
 std::string streams_line(const GenerationPlan& plan) {
-  if (plan.streamed == 0) return "all weights stay in memory: nothing is read after the first pass";
+  if (plan.streamed == 0 && !plan.looks_up) {
+    return "all weights stay in memory: nothing is read after the first pass";
+  }
   std::string line =
       fmt::format("a pass streams {} of weights on a rank", format_bytes(plan.streamed));
-  if (plan.swap > 0)
-    line += fmt::format(", of which {} are copied to swap first", format_bytes(plan.swap));
+  if (plan.looks_up) line += ", and rows of the embedding that it looks up";
+  if (plan.swap > 0) line += fmt::format("; {} are copied to swap first", format_bytes(plan.swap));
   return line;
 }
 

@@ -250,11 +250,7 @@ WeightStorage storage_of(const std::string& weights, const std::string& kv) {
 std::optional<GenerationMisfit> find_misfit(const PretrainedModel& model,
                                             const GenerationSetup& setup, std::int64_t batch) {
   const GeneratorOptions options = engine_options(model, setup, batch);
-  const Partition partition(model.model(), 1, storage_of(setup.weights, setup.kv));
-  const GenerationPlan wanted = make_generation_plan(
-      {model.model(), partition, kv_shape_of(model, setup),
-       std::vector<std::optional<std::uint64_t>>(static_cast<std::size_t>(partition.part_count())),
-       options});
+  const GenerationPlan wanted = plan_generation(model.model(), 0, 1, options, {});
   if (wanted.dram() > setup.dram_bytes) {
     return GenerationMisfit{"memory", wanted.dram(), setup.dram_bytes};
   }

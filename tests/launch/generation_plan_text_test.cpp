@@ -43,7 +43,23 @@ TEST(GenerationPlanText, SaysWhatBindsAndHowLongItTakes) {
   plan.streamed = 0;
   const auto resident = generation_plan_lines(plan, options, 1000, 1, work, measured(), {});
   EXPECT_TRUE(says(resident, "nothing is read"));
+  EXPECT_FALSE(says(resident, "looks up"));
   EXPECT_TRUE(says(resident, "bound by memory"));
+}
+
+TEST(GenerationPlanText, SaysThatRowsAreLookedUpAndWhatIsCopied) {
+  GenerationPlan plan;
+  plan.kv = 1000 * 1000;
+  plan.looks_up = true;
+  const auto rows_only = generation_plan_lines(plan, {}, 1000, 1, {}, measured(), {});
+  EXPECT_FALSE(says(rows_only, "nothing is read"));
+  EXPECT_TRUE(says(rows_only, "rows of the embedding that it looks up"));
+  EXPECT_FALSE(says(rows_only, "copied to swap"));
+  plan.streamed = 1 << 20;
+  plan.swap = 3 << 20;  // more than what streams: the table, too
+  const auto copied = generation_plan_lines(plan, {}, 1000, 1, {}, measured(), {});
+  EXPECT_TRUE(says(copied, "streams 1 MiB of weights"));
+  EXPECT_TRUE(says(copied, "; 3 MiB are copied to swap first"));
 }
 
 TEST(HiddenRows, AreThoseThatTheSlowestWayOfWeightsLeavesTimeFor) {
