@@ -46,16 +46,27 @@ bool has_avx512_vnni();
 /// that holds a number that is not finite has no finite product; one below 1e-30 is taken for 0.
 void round_to_bytes(const float* x, std::int64_t groups, std::int8_t* values, ByteGroup* to);
 
+/// Cache lines that will be wanted next. They are asked for evenly while others are worked on: a
+/// burst would fill the queue of the caches and hold up their loads.
+struct LinesAhead {
+  const std::byte* next;
+  std::int64_t of_unpacking;  ///< lines with each half of a group
+  std::int64_t of_products;   ///< lines with a group of each part of x
+};
+/// So that `lines` lines from `next` on are asked for during `groups` groups of `rows` rows of x.
+LinesAhead lines_ahead(const std::byte* next, std::int64_t lines, std::int64_t groups,
+                       std::int64_t rows);
+
 /// @param w the first group of the first row. @param stride from row to row, in bytes
 /// @param rows 1..kUnpackedRows; the last is repeated behind them
-/// @param groups 1..kUnpackedGroups. @param ahead what lies as far behind will be wanted next
+/// @param groups 1..kUnpackedGroups
 void unpack(Dtype dtype, const std::byte* w, std::int64_t stride, std::int64_t rows,
-            std::int64_t groups, std::int64_t ahead, UnpackedWeights& to);
+            std::int64_t groups, LinesAhead& ahead, UnpackedWeights& to);
 
 /// sums[t, n] += the products of groups [first, first + groups) of row `row + t` of x with the
 /// unpacked ones, for t in [0, rows).
 void add_byte_products(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
                        std::int64_t rows, std::int64_t first, std::int64_t groups,
-                       float (*sums)[kUnpackedRows]);
+                       LinesAhead& ahead, float (*sums)[kUnpackedRows]);
 
 }  // namespace strata::cpu

@@ -109,18 +109,15 @@ void copy_heads(const SixteenRows& rows, std::int64_t groups, std::uint32_t (*to
   }
 }
 
-/// Asks for what lies `ahead` behind `bytes` of every row.
-void prefetch(const SixteenRows& rows, std::int64_t bytes, std::int64_t ahead) {
-  for (const std::byte* row : rows.at) {
-    for (std::int64_t line = 0; line < bytes; line += kLineBytes) {
-      _mm_prefetch(row + ahead + line, _MM_HINT_T1);
-    }
+[[gnu::always_inline]] inline void ask_for(std::int64_t lines, LinesAhead& ahead) {
+  for (std::int64_t line = 0; line < lines; ++line, ahead.next += kLineBytes) {
+    _mm_prefetch(ahead.next, _MM_HINT_T1);
   }
 }
 
 template <typename Group>
 [[STRATA_VNNI]] void unpack_groups(const std::byte* w, std::int64_t stride, std::int64_t row_count,
-                                   std::int64_t groups, std::int64_t ahead, UnpackedWeights& to) {
+                                   std::int64_t groups, LinesAhead& ahead, UnpackedWeights& to) {
   for (std::int64_t half = 0; half < kHalves; ++half) {
     SixteenRows rows;
     for (std::int64_t r = 0; r < 16; ++r) {
@@ -128,8 +125,8 @@ template <typename Group>
     }
     alignas(64) std::uint32_t heads[kUnpackedGroups][16];
     copy_heads<Group>(rows, groups, heads);
-    prefetch(rows, groups * Group::kBytes, ahead);
     for (std::int64_t g = 0; g < groups; ++g) {
+      ask_for(ahead.of_unpacking, ahead);
       const __m512i head = _mm512_load_si512(heads[g]);
       _mm512_store_si512(to.scales[g] + 16 * half, _mm512_slli_epi32(head, 16));
       _mm512_store_si512(to.zero_points[g] + 16 * half, Group::zero_points(head));
@@ -150,7 +147,7 @@ template <typename Group>
 /// row are taken in two chains, as there are too few of them to wait for each other.
 template <int X>
 [[STRATA_VNNI]] void add_part(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
-                              std::int64_t first, std::int64_t groups,
+                              std::int64_t first, std::int64_t groups, LinesAhead& ahead,
                               float (*sums)[kUnpackedRows]) {
   const std::int8_t* values[X];
   const ByteGroup* facts[X];
@@ -163,6 +160,7 @@ template <int X>
     for (int h = 0; h < kHalves; ++h) totals[t][h] = _mm512_load_ps(sums[t] + 16 * h);
   }
   for (std::int64_t g = 0; g < groups; ++g) {
+    ask_for(ahead.of_products, ahead);
     constexpr int kChains = X == 1 ? 2 : 1;
     __m512i whole[kChains][X][kHalves];
 #pragma GCC unroll 8
@@ -238,6 +236,16 @@ template <int X>
 
 }  // namespace
 
+/// Of few rows, products take less time than unpacking does.
+LinesAhead lines_ahead(const std::byte* next, std::int64_t lines, std::int64_t groups,
+                       std::int64_t rows) {
+  const std::int64_t parts = (rows + kPartRows - 1) / kPartRows;
+  const std::int64_t halves = parts == 1 ? kHalves : 0;
+  const std::int64_t shares = std::max<std::int64_t>(1, groups * (halves + parts));
+  const std::int64_t share = (lines + shares - 1) / shares;
+  return {next, halves > 0 ? share : 0, share};
+}
+
 bool has_avx512_vnni() {
   static const bool supported =
       __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
@@ -252,21 +260,21 @@ void round_to_bytes(const float* x, std::int64_t groups, std::int8_t* values, By
 }
 
 void unpack(Dtype dtype, const std::byte* w, std::int64_t stride, std::int64_t rows,
-            std::int64_t groups, std::int64_t ahead, UnpackedWeights& to) {
+            std::int64_t groups, LinesAhead& ahead, UnpackedWeights& to) {
   if (dtype == Dtype::kQ8) unpack_groups<Q8>(w, stride, rows, groups, ahead, to);
   if (dtype == Dtype::kQ4) unpack_groups<Q4>(w, stride, rows, groups, ahead, to);
 }
 
 void add_byte_products(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
                        std::int64_t rows, std::int64_t first, std::int64_t groups,
-                       float (*sums)[kUnpackedRows]) {
+                       LinesAhead& ahead, float (*sums)[kUnpackedRows]) {
   std::int64_t t = 0;
   for (; t + kPartRows <= rows; t += kPartRows) {
-    add_part<kPartRows>(w, x, row + t, first, groups, sums + t);
+    add_part<kPartRows>(w, x, row + t, first, groups, ahead, sums + t);
   }
-  if (rows - t == 3) add_part<3>(w, x, row + t, first, groups, sums + t);
-  if (rows - t == 2) add_part<2>(w, x, row + t, first, groups, sums + t);
-  if (rows - t == 1) add_part<1>(w, x, row + t, first, groups, sums + t);
+  if (rows - t == 3) add_part<3>(w, x, row + t, first, groups, ahead, sums + t);
+  if (rows - t == 2) add_part<2>(w, x, row + t, first, groups, ahead, sums + t);
+  if (rows - t == 1) add_part<1>(w, x, row + t, first, groups, ahead, sums + t);
 }
 
 }  // namespace strata::cpu

@@ -14,6 +14,7 @@ constexpr std::int64_t kMostPassRows = 256;
 constexpr std::int64_t kPassBytes = 640 * 1024;
 /// Behind each row of x: rows a power of two apart would share few lines of the caches.
 constexpr std::int64_t kGapBytes = 64;
+constexpr std::int64_t kLineBytes = 64;
 
 template <typename T>
 STRATA_MULTIVERSION void convert_row(const T* __restrict from, float* __restrict to,
@@ -37,11 +38,13 @@ void multiply_block(const LinearProduct& product, const ByteRows& x, std::int64_
   UnpackedWeights unpacked;
   const auto stride = static_cast<std::int64_t>(storage_bytes(product.weights, product.k));
   const std::byte* w = static_cast<const std::byte*>(product.w) + column * stride;
+  const std::int64_t block_bytes = columns * stride;
+  LinesAhead ahead = lines_ahead(w + block_bytes, block_bytes / kLineBytes, x.group_count, rows);
   for (std::int64_t first = 0; first < x.group_count; first += kUnpackedGroups) {
     const std::int64_t groups = std::min(kUnpackedGroups, x.group_count - first);
     unpack(product.weights, w + first * static_cast<std::int64_t>(group_bytes(product.weights)),
-           stride, columns, groups, kUnpackedRows * stride, unpacked);
-    add_byte_products(unpacked, x, row, rows, first, groups, sums);
+           stride, columns, groups, ahead, unpacked);
+    add_byte_products(unpacked, x, row, rows, first, groups, ahead, sums);
   }
   visit_compute_dtype(product.compute, [&]<typename Bias>(Bias) {
     const Bias* bias = static_cast<const Bias*>(product.bias);
