@@ -10,6 +10,7 @@
 #include "core/memory_pool.h"
 #include "core/units.h"
 #include "parallel/block_costs.h"
+#include "parallel/parameter_streamer.h"
 #include "swap/file_reader.h"
 #include "swap/kv_swap.h"
 
@@ -155,8 +156,17 @@ class Planner {
     for (int part = 0; part < parts(); ++part) weights += shard_bytes(part);
     // What is computed where it rests takes no memory of a visit: how far the first pass reads
     // ahead.
-    const int depth = plan_.weights_in_place ? most_depth() : std::min(most_depth(), 1);
-    const std::size_t gathered = plan_.weights_in_place ? 0 : window_bytes(depth);
+    int depth = plan_.weights_in_place ? most_depth() : std::min(most_depth(), 1);
+    std::size_t gathered = plan_.weights_in_place ? 0 : window_bytes(depth);
+    // Blocks that are gathered in every pass move as many bytes as weights that stream.
+    const std::size_t whole =
+        ParameterStreamer::all_blocks_bytes(in_.partition, in_.options.compute);
+    const std::uint64_t cache = in_.options.kv_bytes ? plan_.kv : kv_wanted();
+    if (!plan_.weights_in_place && fixed() + weights + whole + cache <= budget()) {
+      plan_.keeps_gathered = true;
+      depth = most_depth();
+      gathered = whole;
+    }
     const std::uint64_t others = fixed() + weights + gathered;
     if (others + least_cache() > budget()) return false;
     choose_cache(budget() - others);

@@ -52,6 +52,7 @@ struct GenerationPlan {
   std::vector<WeightHome> homes;    ///< by part of the partition
   int prefetch_depth = 0;           ///< blocks read ahead
   bool weights_in_place = false;    ///< one rank computes from its resident weights where they lie
+  bool keeps_gathered = false;      ///< each rank keeps whole blocks, and gathers them once
   bool looks_up = false;            ///< the first block's table is not gathered (EmbeddingRows)
   bool copies_table = false;        ///< which is not in files: all of it goes to every rank's swap
   std::int64_t rows = 0;            ///< of a pass at most
@@ -93,10 +94,11 @@ struct GenerationPlanInput {
   std::function<std::size_t(std::int64_t rows)> embedding_bytes = {};
 };
 
-/// Buffers first, keys and values next, and with what is left the weights that save most reading
-/// per byte: those that a pass reads twice (where tables are not looked up), then a set spread
-/// evenly over the blocks so that the drive always has something to do. A table that is copied to
-/// swap for its rows comes last.
+/// Where everything fits, shards stay; whole blocks, too, where keys and values lose nothing by it.
+/// Else buffers first, keys and values next, and with what is left the weights that save most
+/// reading per byte: those that a pass reads twice (where tables are not looked up), then a set
+/// spread evenly over the blocks so that the drive always has something to do. A table that is
+/// copied to swap for its rows comes last.
 /// @throws UsageError with the smallest budget that works when this one does not, and when keys and
 /// values have no room for one sequence
 GenerationPlan make_generation_plan(const GenerationPlanInput& input);

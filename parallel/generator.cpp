@@ -173,7 +173,7 @@ void Generator::State::give_up() noexcept {
 
 StreamerOptions Generator::State::streamer_options() const {
   return {.prefetch_depth = memory.prefetch_depth,
-          .keep_gathered = false,
+          .keep_gathered = memory.keeps_gathered,
           .weights_in_place = memory.weights_in_place && context.device.is_host_accessible(),
           .compute = options.compute};
 }

@@ -152,12 +152,29 @@ TEST(Generator, ReadsWhatStaysOnce) {
     const Outcome run =
         generate(model, tiny_generator(), {greedy(text(9, 1), 20)}, {.ranks = ranks});
     EXPECT_EQ(run.plan.streamed, 0u);
-    EXPECT_EQ(run.plan.prefetch_depth, ranks == 1 ? 2 : 1) << "what is used in place needs no room";
+    EXPECT_EQ(run.plan.prefetch_depth, 2) << "what stays complete needs no other room";
+    EXPECT_EQ(run.plan.keeps_gathered, ranks == 2);
     // Blocks of 4096 bytes around each stretch, but for the ends of files, which fill none.
     const std::uint64_t weights = run.plan.resident;
     EXPECT_GT(run.bytes_read, weights - 4096);
     EXPECT_LT(run.bytes_read, weights + (1 << 18)) << "20 passes";
   }
+}
+
+TEST(Generator, GathersOnceWhereWholeBlocksFitBesideKeysAndValues) {
+  const PretrainedModel model = frozen_model("llama_tied");
+  const std::vector<GenerationRequest> requests{greedy(text(9, 1), 12), greedy(text(5, 2), 12)};
+  GeneratorOptions options = tiny_generator();
+  const Outcome once = generate(model, options, requests, {.ranks = 2});
+  EXPECT_TRUE(once.plan.keeps_gathered);
+  EXPECT_EQ(once.plan.gathered, 2 * once.plan.resident);
+  options.dram_bytes = once.plan.dram() - 1;
+  const Outcome every_pass = generate(model, options, requests, {.ranks = 2});
+  EXPECT_FALSE(every_pass.plan.keeps_gathered);
+  EXPECT_EQ(every_pass.plan.resident, once.plan.resident);
+  EXPECT_EQ(every_pass.plan.kv, once.plan.kv);
+  EXPECT_LT(every_pass.plan.gathered, once.plan.gathered);
+  expect_same(every_pass.results, once.results);
 }
 
 TEST(Generator, EndsWithTheCauseOfAFailedRead) {
