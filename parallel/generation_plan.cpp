@@ -162,7 +162,8 @@ class Planner {
     const std::size_t whole =
         ParameterStreamer::all_blocks_bytes(in_.partition, in_.options.compute);
     const std::uint64_t cache = in_.options.kv_bytes ? plan_.kv : kv_wanted();
-    if (!plan_.weights_in_place && fixed() + weights + whole + cache <= budget()) {
+    const bool may_keep = in_.options.keep_gathered && !plan_.weights_in_place;
+    if (may_keep && fixed() + weights + whole + cache <= budget()) {
       plan_.keeps_gathered = true;
       depth = most_depth();
       gathered = whole;

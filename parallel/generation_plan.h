@@ -31,6 +31,8 @@ struct GeneratorOptions {
   std::int64_t rows = 0;                ///< tokens of a pass at most; 0: 512, or two per sequence
   bool residency = true;                ///< false: no weights stay in memory
   int prefetch_depth = 2;               ///< blocks read ahead, where memory allows
+  /// Whether ranks keep whole blocks once they are gathered, if all of them have room.
+  bool keep_gathered = true;
   /// Where weights go that cannot be read in place and do not stay; empty: all of those must stay.
   std::vector<SwapDirectory> swap = {};
   IoEngineOptions io = {};

@@ -40,6 +40,17 @@ std::vector<RowRange> cut(const PassRows& pass, std::int64_t at_once) {
   return ranges;
 }
 
+/// Ranks gather together: either all keep whole blocks, or none does. Collective.
+GenerationPlan agreed_plan(const Model& model, Communicator& communicator, GeneratorOptions options,
+                           const ParameterLocator& locator) {
+  const int rank = communicator.rank(), ranks = communicator.size();
+  const GenerationPlan own = plan_generation(model, rank, ranks, options, locator);
+  const double keep = communicator.sum(own.keeps_gathered ? 1.0 : 0.0);
+  if (!own.keeps_gathered || keep == ranks) return own;
+  options.keep_gathered = false;
+  return plan_generation(model, rank, ranks, options, locator);
+}
+
 }  // namespace
 
 GenerationPlan plan_generation(const Model& model, int rank, int ranks,
@@ -122,7 +133,7 @@ Generator::State::State(const Context& given, const Model& streamed, const Gener
       shards(given.communicator),
       partition(streamed, shards.size(), WeightStorage{wanted.compute, wanted.weights}),
       kv(kv_shape(streamed, wanted.kv_dtype())),
-      memory(plan_generation(streamed, shards.rank(), shards.size(), wanted, locator)),
+      memory(agreed_plan(streamed, shards, wanted, locator)),
       plan(Plan::forward_only(streamed, memory.looks_up)),
       gathered(given.device.allocate(memory.gathered)),
       file_pool(allocate_host(FileReader::kPoolBytes)),

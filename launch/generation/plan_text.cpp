@@ -62,13 +62,12 @@ DecodePass decode_pass(const GenerationPlan& plan, const GeneratorOptions& optio
 }
 
 std::string memory_line(const GenerationPlan& plan) {
+  const char* blocks = plan.keeps_gathered ? "gathered once" : "read ahead";
   return fmt::format(
-      "memory of a rank: {}: {} of weights that stay, {} of blocks {}, {} of keys and values, {} "
-      "of "
-      "activations and buffers",
-      format_bytes(plan.dram()), format_bytes(plan.resident), format_bytes(plan.gathered),
-      plan.keeps_gathered ? "gathered once" : "read ahead", format_bytes(plan.kv),
-      format_bytes(plan.dram() - plan.resident - plan.gathered - plan.kv));
+      "memory of a rank: {}: {} of weights that stay, {} of blocks {}, {} of keys and values, "
+      "{} of activations and buffers",
+      format_bytes(plan.dram()), format_bytes(plan.resident), format_bytes(plan.gathered), blocks,
+      format_bytes(plan.kv), format_bytes(plan.dram() - plan.resident - plan.gathered - plan.kv));
 }
 
 std::string streams_line(const GenerationPlan& plan) {

@@ -44,6 +44,7 @@ struct RunOptions {
   bool batch_invariant = false;
   std::int64_t speculate = 0;
   std::int64_t speculate_rows = 0;
+  std::optional<std::uint64_t> dram_of_last_rank = {};  // in place of the options'
 };
 
 /// Continues prompts; prompt i on rank i modulo `ranks`.
@@ -59,7 +60,11 @@ inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& op
     const Context context{*device, communicator, log};
     const ParameterSource& source = how.values != nullptr ? *how.values : model.source();
     const ParameterLocator own = how.values != nullptr ? ParameterLocator() : model.locator();
-    Generator generator(context, model.model(), options, source,
+    GeneratorOptions own_options = options;
+    if (how.dram_of_last_rank && communicator.rank() + 1 == how.ranks) {
+      own_options.dram_bytes = how.dram_of_last_rank;
+    }
+    Generator generator(context, model.model(), own_options, source,
                         how.locator != nullptr ? *how.locator : own);
     TextGeneration texts(context, generator,
                          {.max_sequences = options.sequences,
