@@ -1,9 +1,10 @@
 #include "core/cpu/byte_product.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/cpu/matmul.h"
-#include "core/cpu/numeric.h"
+#include "core/cpu/product_rows.h"
 #include "core/cpu/team.h"
 
 namespace strata::cpu {
@@ -15,20 +16,6 @@ constexpr std::int64_t kPassBytes = 640 * 1024;
 /// Behind each row of x: rows a power of two apart would share few lines of the caches.
 constexpr std::int64_t kGapBytes = 64;
 constexpr std::int64_t kLineBytes = 64;
-
-template <typename T>
-STRATA_MULTIVERSION void convert_row(const T* __restrict from, float* __restrict to,
-                                     std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] = load(from[i]);
-}
-
-template <typename Bias, typename Output>
-STRATA_MULTIVERSION void store_row(const float* __restrict sums, const Bias* __restrict bias,
-                                   Output* __restrict to, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    store(to[i], bias != nullptr ? sums[i] + load(bias[i]) : sums[i]);
-  }
-}
 
 /// Rows [row, row + rows) of x by rows [column, column + columns) of w.
 void multiply_block(const LinearProduct& product, const ByteRows& x, std::int64_t row,
@@ -46,16 +33,7 @@ void multiply_block(const LinearProduct& product, const ByteRows& x, std::int64_
            stride, columns, groups, ahead, unpacked);
     add_byte_products(unpacked, x, row, rows, first, groups, ahead, sums);
   }
-  visit_compute_dtype(product.compute, [&]<typename Bias>(Bias) {
-    const Bias* bias = static_cast<const Bias*>(product.bias);
-    if (bias != nullptr) bias += column;
-    visit_compute_dtype(product.output, [&]<typename Output>(Output) {
-      Output* y = static_cast<Output*>(product.y) + row * product.n + column;
-      for (std::int64_t t = 0; t < rows; ++t) {
-        store_row(sums[t], bias, y + t * product.n, columns);
-      }
-    });
-  });
+  write_sums(product, sums[0], kUnpackedRows, row, rows, column, columns);
 }
 
 }  // namespace
@@ -76,14 +54,14 @@ ByteRows ByteProduct::round_rows(const LinearProduct& product) {
       static_cast<std::int8_t*>(values_.at_least(static_cast<std::size_t>(rows * stride)));
   auto* groups = static_cast<ByteGroup*>(
       groups_.at_least(static_cast<std::size_t>(rows * group_count) * sizeof(ByteGroup)));
-  visit_compute_dtype(product.compute, [&]<typename T>(T) {
-    for_row_blocks(rows, product.k, [&](std::int64_t begin, std::int64_t count) {
-      std::vector<float> row(static_cast<std::size_t>(product.k));
-      for (std::int64_t r = begin; r < begin + count; ++r) {
-        convert_row(static_cast<const T*>(product.x) + r * product.k, row.data(), product.k);
-        round_to_bytes(row.data(), group_count, values + r * stride, groups + r * group_count);
-      }
-    });
+  const auto* x = static_cast<const std::byte*>(product.x);
+  const auto row_bytes = static_cast<std::int64_t>(storage_bytes(product.compute, product.k));
+  for_row_blocks(rows, product.k, [&](std::int64_t begin, std::int64_t count) {
+    std::vector<float> row(static_cast<std::size_t>(product.k));
+    for (std::int64_t r = begin; r < begin + count; ++r) {
+      to_floats(product.compute, x + r * row_bytes, product.k, row.data());
+      round_to_bytes(row.data(), group_count, values + r * stride, groups + r * group_count);
+    }
   });
   return {values, stride, groups, group_count};
 }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <mutex>
-#include <vector>
 
 #include "core/cpu/byte_kernels.h"
 #include "core/cpu/row_product.h"

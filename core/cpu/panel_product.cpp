@@ -6,7 +6,7 @@
 #include <exception>
 
 #include "core/cpu/dequantize.h"
-#include "core/cpu/numeric.h"
+#include "core/cpu/product_rows.h"
 #include "core/cpu/team.h"
 #include "core/group_quantization.h"
 
@@ -33,42 +33,6 @@ std::int64_t panel_w_rows(std::int64_t n, std::int64_t row_bytes, std::int64_t t
   return round_up((n + panels - 1) / panels, kStepWRows);
 }
 
-template <typename T>
-STRATA_MULTIVERSION void convert_range(const T* __restrict from, float* __restrict to,
-                                       std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] = load(from[i]);
-}
-
-template <typename T>
-STRATA_MULTIVERSION void store_range(const float* __restrict from, T* __restrict to,
-                                     std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) store(to[i], from[i]);
-}
-
-template <typename Bias, typename T>
-STRATA_MULTIVERSION void store_range(const float* __restrict from, const Bias* __restrict bias,
-                                     T* __restrict to, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) store(to[i], from[i] + load(bias[i]));
-}
-
-/// Rows of a panel's sums, with the bias, to where they belong in y.
-void write_sums(const LinearProduct& product, const float* sums, std::int64_t row,
-                std::int64_t rows, std::int64_t column, std::int64_t columns) {
-  visit_compute_dtype(product.output, [&]<typename T>(T) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const float* from = sums + r * columns;
-      T* to = static_cast<T*>(product.y) + (row + r) * product.n + column;
-      if (product.bias == nullptr) {
-        store_range(from, to, columns);
-      } else {
-        visit_compute_dtype(product.compute, [&]<typename Bias>(Bias) {
-          store_range(from, static_cast<const Bias*>(product.bias) + column, to, columns);
-        });
-      }
-    }
-  });
-}
-
 }  // namespace
 
 /// Everything a thread needs to know of a product.
@@ -83,10 +47,10 @@ const void* PanelProduct::prepare_x(const LinearProduct& product, Dtype dtype) {
   if (product.compute == dtype) return product.x;
   const std::int64_t numel = product.rows * product.k;
   auto* to = static_cast<float*>(x_.at_least(static_cast<std::size_t>(numel) * sizeof(float)));
-  visit_compute_dtype(product.compute, [&]<typename T>(T) {
-    for_blocks(numel, kBlockNumel, [&](std::int64_t begin, std::int64_t count) {
-      convert_range(static_cast<const T*>(product.x) + begin, to + begin, count);
-    });
+  const auto* x = static_cast<const std::byte*>(product.x);
+  const auto width = static_cast<std::int64_t>(size_bytes(product.compute));
+  for_blocks(numel, kBlockNumel, [&](std::int64_t begin, std::int64_t count) {
+    to_floats(product.compute, x + begin * width, count, to + begin);
   });
   return to;
 }
@@ -121,7 +85,7 @@ void PanelProduct::multiply_panel(const Panels& panels, std::int64_t column, Wor
                        .bias = nullptr,
                        .c = sums},
                       OperandLayout::kPlain);
-    write_sums(product, sums, row, rows, column, columns);
+    write_sums(product, sums, columns, row, rows, column, columns);
   }
 }
 

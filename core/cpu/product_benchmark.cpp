@@ -17,10 +17,12 @@ namespace {
 constexpr int kLeastRounds = 3;
 
 /// Small numbers: products of zeros, infinities or NaNs would not be typical.
+float value_of(std::int64_t i) { return static_cast<float>(i * 37 % 101 - 50) / 100.0f; }
+
 Buffer filled(std::int64_t numel, Dtype dtype) {
   Buffer buffer = allocate_host(static_cast<std::size_t>(numel) * size_bytes(dtype));
   for (std::int64_t i = 0; i < numel; ++i) {
-    const float value = static_cast<float>(i * 37 % 101 - 50) / 100.0f;
+    const float value = value_of(i);
     if (dtype == Dtype::kF32) {
       reinterpret_cast<float*>(buffer.data())[i] = value;
     } else {
@@ -33,9 +35,7 @@ Buffer filled(std::int64_t numel, Dtype dtype) {
 /// The same numbers, where they are quantised.
 Buffer quantized(std::int64_t numel, Dtype dtype) {
   std::vector<float> values;
-  for (std::int64_t i = 0; i < numel; ++i) {
-    values.push_back(static_cast<float>(i * 37 % 101 - 50) / 100.0f);
-  }
+  for (std::int64_t i = 0; i < numel; ++i) values.push_back(value_of(i));
   Buffer buffer = allocate_host(storage_bytes(dtype, numel));
   quantize(values, dtype, buffer.data());
   return buffer;

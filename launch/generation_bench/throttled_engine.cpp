@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "swap/forwarding_io_engine.h"
 
 namespace strata {
 namespace {
@@ -25,18 +26,12 @@ struct LateEvent final : Event::State {
   Clock::time_point time;
 };
 
-class ThrottledEngine final : public IoEngine {
+class ThrottledEngine final : public ForwardingIoEngine {
  public:
   ThrottledEngine(std::unique_ptr<IoEngine> real, double bytes_per_second)
-      : real_(std::move(real)), bytes_per_second_(bytes_per_second) {}
+      : ForwardingIoEngine(std::move(real)), bytes_per_second_(bytes_per_second) {}
 
-  std::string name() const override { return real_->name() + ", reads limited"; }
-  IoFile open_file(int descriptor, std::string path) override {
-    return real_->open_file(descriptor, std::move(path));
-  }
-  void register_memory(std::span<std::byte> memory) override { real_->register_memory(memory); }
-  IoCounters counters() const override { return real_->counters(); }
-  std::string notice() const override { return real_->notice(); }
+  std::string name() const override { return ForwardingIoEngine::name() + ", reads limited"; }
 
   Event submit(std::span<const IoRequest> requests) override {
     double bytes = 0;
@@ -44,9 +39,9 @@ class ThrottledEngine final : public IoEngine {
       if (request.kind == IoRequest::Kind::kRead)
         bytes += static_cast<double>(request.memory.size());
     }
-    if (bytes == 0) return real_->submit(requests);
+    if (bytes == 0) return ForwardingIoEngine::submit(requests);
     const Clock::time_point time = reserve(bytes);
-    return Event(std::make_shared<LateEvent>(real_->submit(requests), time));
+    return Event(std::make_shared<LateEvent>(ForwardingIoEngine::submit(requests), time));
   }
 
  private:
@@ -58,7 +53,6 @@ class ThrottledEngine final : public IoEngine {
     return free_;
   }
 
-  std::unique_ptr<IoEngine> real_;
   const double bytes_per_second_;
   std::mutex mutex_;
   Clock::time_point free_ = {};

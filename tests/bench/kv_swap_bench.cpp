@@ -20,6 +20,7 @@
 #include "core/random.h"
 #include "core/units.h"
 #include "launch/runtime.h"
+#include "swap/forwarding_io_engine.h"
 #include "tests/bench/served_texts.h"
 
 namespace strata {
@@ -47,23 +48,16 @@ constexpr Arrangement kArrangements[] = {
 
 /// Counts what is written, and what is read of files that were written: once the weights rest where
 /// they stay, keys and values.
-class CountingEngine final : public IoEngine {
+class CountingEngine final : public ForwardingIoEngine {
  public:
-  explicit CountingEngine(std::unique_ptr<IoEngine> real) : real_(std::move(real)) {}
+  using ForwardingIoEngine::ForwardingIoEngine;
 
-  std::string name() const override { return real_->name(); }
-  IoFile open_file(int descriptor, std::string path) override {
-    return real_->open_file(descriptor, std::move(path));
-  }
-  void register_memory(std::span<std::byte> memory) override { real_->register_memory(memory); }
-  IoCounters counters() const override { return real_->counters(); }
-  std::string notice() const override { return real_->notice(); }
   Event submit(std::span<const IoRequest> requests) override {
     {
       const std::lock_guard lock(mutex_);
       for (const IoRequest& request : requests) count(request);
     }
-    return real_->submit(requests);
+    return ForwardingIoEngine::submit(requests);
   }
 
   void reset() {
@@ -84,7 +78,6 @@ class CountingEngine final : public IoEngine {
     }
   }
 
-  std::unique_ptr<IoEngine> real_;
   std::mutex mutex_;
   std::set<int> written_;  // descriptors
   std::uint64_t stored_ = 0;

@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/group_quantization.h"
-#include "tests/support/ops_case.h"
+#include "tests/support/stored_weights.h"
 
 // Products of bytes with quantised weights against the formula in double, of what the weights hold
 // and what x holds after rounding; and the rounding against its bound.
@@ -44,18 +43,7 @@ class ByteProductContract : public testing::TestWithParam<ByteCase> {
       GTEST_SKIP() << "this CPU has no AVX-512 VNNI";
     }
   }
-  /// Weights as they are stored, and what they are taken for.
-  static std::vector<std::byte> make_weights(std::int64_t n, std::int64_t k, Doubles& values) {
-    const Doubles numbers = normal_values(n * k, 5);
-    std::vector<std::byte> stored(storage_bytes(GetParam().weights, n * k));
-    std::vector<float> floats(numbers.begin(), numbers.end());
-    quantize(floats, GetParam().weights, stored.data());
-    dequantize(stored.data(), GetParam().weights, floats);
-    values.assign(floats.begin(), floats.end());
-    return stored;
-  }
-  static cpu::LinearProduct product(GuardedTensor& x, const std::vector<std::byte>& w,
-                                    GuardedTensor& y) {
+  static cpu::LinearProduct product(GuardedTensor& x, const StoredWeights& w, GuardedTensor& y) {
     const Shape in = x.view().shape(), out = y.view().shape();
     return {.rows = in[0],
             .n = out[1],
@@ -64,7 +52,7 @@ class ByteProductContract : public testing::TestWithParam<ByteCase> {
             .weights = GetParam().weights,
             .output = y.view().dtype(),
             .x = x.view().data(),
-            .w = w.data(),
+            .w = w.stored.data(),
             .bias = nullptr,
             .y = y.view().data()};
   }
@@ -75,8 +63,7 @@ TEST_P(ByteProductContract, MultipliesAndAddsTheBias) {
   const Dtype compute = GetParam().compute;
   for (const std::int64_t in : {0, 64, 192, 1088}) {
     for (const std::int64_t out : {1, 16, 33, 101}) {
-      Doubles values;
-      const std::vector<std::byte> w = make_weights(out, in, values);
+      const StoredWeights w(GetParam().weights, out, in);
       for (const std::int64_t rows : {0, 1, 2, 3, 4, 9, 300}) {
         if (rows > 9 && in * out > 20000) continue;
         GuardedTensor x(compute, {rows, in}, normal_values(rows * in, 6));
@@ -87,9 +74,9 @@ TEST_P(ByteProductContract, MultipliesAndAddsTheBias) {
         byte_product.run(layer);
         const Doubles b = rows != 3 ? bias.values() : Doubles();
         const Doubles bytes = rounded(x.values());
-        expect_close(y, linear(bytes, values, b, rows, in, out), unit(y.view().dtype()),
+        expect_close(y, linear(bytes, w.values, b, rows, in, out), unit(y.view().dtype()),
                      kFloatUnit * (8.0 + std::sqrt(static_cast<double>(in))),
-                     linear(absolute(bytes), absolute(values), absolute(b), rows, in, out),
+                     linear(absolute(bytes), absolute(w.values), absolute(b), rows, in, out),
                      fmt::format("y [{}, {}, {}]", rows, in, out));
       }
     }
@@ -98,8 +85,7 @@ TEST_P(ByteProductContract, MultipliesAndAddsTheBias) {
 
 TEST_P(ByteProductContract, RowsDoNotDependOnTheirNumber) {
   constexpr std::int64_t kRows = 300, kIn = 640, kOut = 40;  // more than one pass takes
-  Doubles values;
-  const std::vector<std::byte> w = make_weights(kOut, kIn, values);
+  const StoredWeights w(GetParam().weights, kOut, kIn);
   const Doubles numbers = normal_values(kRows * kIn, 8);
   GuardedTensor x(GetParam().compute, {kRows, kIn}, numbers);
   GuardedTensor all(Dtype::kF32, {kRows, kOut});
@@ -122,8 +108,7 @@ TEST_P(ByteProductContract, RowsDoNotDependOnTheirNumber) {
 }
 
 TEST_P(ByteProductContract, SaysWhatIsNotFiniteAndTakesTinyGroupsForZero) {
-  Doubles values;
-  const std::vector<std::byte> w = make_weights(1, 64, values);
+  const StoredWeights w(GetParam().weights, 1, 64);
   for (const double special : {INFINITY, -INFINITY, NAN}) {
     Doubles numbers(64, 0.0);
     numbers[37] = special;

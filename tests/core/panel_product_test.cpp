@@ -3,8 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
-#include "core/group_quantization.h"
-#include "tests/support/ops_case.h"
+#include "tests/support/stored_weights.h"
 
 // Products of many rows with quantised weights against the formula in double, of what the weights
 // hold after rounding and, where panels are bf16, after rounding to that.
@@ -34,17 +33,11 @@ class PanelProductContract : public testing::TestWithParam<PanelCase> {
     return GetParam().compute == Dtype::kBf16 && GetParam().kernels == Kernels::kFastest &&
            cpu::has_avx512_bf16();
   }
-  /// Weights as they are stored, and what they are taken for.
-  static std::vector<std::byte> make_weights(std::int64_t n, std::int64_t k, Doubles& values) {
-    const Doubles numbers = normal_values(n * k, 5);
-    std::vector<std::byte> stored(storage_bytes(GetParam().weights, n * k));
-    std::vector<float> floats(numbers.begin(), numbers.end());
-    quantize(floats, GetParam().weights, stored.data());
-    dequantize(stored.data(), GetParam().weights, floats);
-    for (const float value : floats) {
-      values.push_back(in_bf16() ? static_cast<float>(bf16(value)) : value);
-    }
-    return stored;
+  /// What panels take weights for.
+  static Doubles in_panels(Doubles values) {
+    if (!in_bf16()) return values;
+    for (double& value : values) value = static_cast<float>(bf16(static_cast<float>(value)));
+    return values;
   }
 
  private:
@@ -57,8 +50,8 @@ TEST_P(PanelProductContract, MultipliesAndAddsTheBias) {
   for (const std::int64_t in : {0, 64, 192, 2048}) {
     for (const std::int64_t out : {1, 16, 37, 301}) {
       if (in * out > 200000) continue;
-      Doubles values;
-      const std::vector<std::byte> w = make_weights(out, in, values);
+      const StoredWeights w(GetParam().weights, out, in);
+      const Doubles values = in_panels(w.values);
       for (const std::int64_t rows : {0, 1, 2, 9, 16, 33, 70, 515}) {
         if (rows > 70 && in * out > 12000) continue;
         const Dtype output = rows % 2 == 0 ? compute : Dtype::kF32;
@@ -73,7 +66,7 @@ TEST_P(PanelProductContract, MultipliesAndAddsTheBias) {
                            .weights = GetParam().weights,
                            .output = output,
                            .x = x.view().data(),
-                           .w = w.data(),
+                           .w = w.stored.data(),
                            .bias = with_bias ? bias.view().data() : nullptr,
                            .y = y.view().data()});
         const Doubles b = with_bias ? bias.values() : Doubles();
@@ -109,10 +102,7 @@ INSTANTIATE_TEST_SUITE_P(Cpu, PanelProductContract, testing::ValuesIn(panel_case
 
 TEST(PanelProduct, GivesTheSameBitsAgain) {
   constexpr std::int64_t kRows = 70, kIn = 192, kOut = 301;
-  const Doubles numbers = normal_values(kOut * kIn, 5);
-  const std::vector<float> floats(numbers.begin(), numbers.end());
-  std::vector<std::byte> w(storage_bytes(Dtype::kQ4, kOut * kIn));
-  quantize(floats, Dtype::kQ4, w.data());
+  const StoredWeights w(Dtype::kQ4, kOut, kIn);
   GuardedTensor x(Dtype::kBf16, {kRows, kIn}, normal_values(kRows * kIn, 6));
   cpu::PanelProduct panel_product;
   Doubles first;
@@ -125,7 +115,7 @@ TEST(PanelProduct, GivesTheSameBitsAgain) {
                        .weights = Dtype::kQ4,
                        .output = Dtype::kF32,
                        .x = x.view().data(),
-                       .w = w.data(),
+                       .w = w.stored.data(),
                        .bias = nullptr,
                        .y = y.view().data()});
     if (round == 0) first = y.values();

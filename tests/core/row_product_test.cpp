@@ -4,8 +4,7 @@
 
 #include <functional>
 
-#include "core/group_quantization.h"
-#include "tests/support/ops_case.h"
+#include "tests/support/stored_weights.h"
 
 // Products of few rows against the formula in double, of what the weights hold after rounding; all
 // kernels this processor can run. Bits must not depend on the number of rows.
@@ -16,31 +15,6 @@ namespace {
 using Kernels = cpu::RowProduct::Kernels;
 
 std::size_t length(std::int64_t count) { return static_cast<std::size_t>(count); }
-
-/// Weights of any dtype in memory of exactly their size, and their values.
-struct Weights {
-  Weights(Dtype weights, std::int64_t n, std::int64_t k) : dtype(weights), shape({n, k}) {
-    const Doubles numbers = normal_values(n * k, 5);
-    if (is_quantized(dtype)) {
-      stored.resize(storage_bytes(dtype, n * k));
-      std::vector<float> floats(numbers.begin(), numbers.end());
-      quantize(floats, dtype, stored.data());
-      dequantize(stored.data(), dtype, floats);
-      values.assign(floats.begin(), floats.end());
-    } else {
-      GuardedTensor tensor(dtype, shape, numbers);
-      const auto* data = static_cast<const std::byte*>(tensor.view().data());
-      stored.assign(data, data + tensor.view().bytes());
-      values = tensor.values();
-    }
-  }
-  ConstTensorView view() const { return {stored.data(), dtype, shape}; }
-
-  Dtype dtype;
-  Shape shape;
-  std::vector<std::byte> stored;
-  Doubles values;
-};
 
 /// dtypes of x and w.
 struct Pairing {
@@ -61,7 +35,7 @@ class RowProductContract : public testing::TestWithParam<Pairing> {
 TEST_P(RowProductContract, MultipliesAndAddsTheBias) {
   for (const std::int64_t in : lengths()) {
     for (const std::int64_t out : {1, 7, 16, 37}) {
-      const Weights w(GetParam().weights, out, in);
+      const StoredWeights w(GetParam().weights, out, in);
       for (const std::int64_t rows : {0, 1, 2, 3, 4, 5, 7, 33}) {
         GuardedTensor x(compute(), {rows, in}, normal_values(rows * in, 6));
         GuardedTensor bias(compute(), {out}, normal_values(out, 7));
@@ -113,7 +87,7 @@ void expect_rows_alone(const std::function<void(ConstTensorView, TensorView)>& m
 
 TEST_P(RowProductContract, RowsDoNotDependOnTheirNumber) {
   const std::int64_t in = is_quantized(GetParam().weights) ? 8256 : 8259, out = 11;
-  const Weights w(GetParam().weights, out, in);
+  const StoredWeights w(GetParam().weights, out, in);
   const auto device = make_cpu_device(0, true);
   const auto stream = device->make_stream();
   expect_rows_alone(
@@ -173,7 +147,7 @@ TEST(QuantizedOps, LinearAndEmbeddingTakeRowsOfGroups) {
   const auto device = make_cpu_device();
   const auto stream = device->make_stream();
   for (const Dtype dtype : {Dtype::kQ8, Dtype::kQ4}) {
-    const Weights table(dtype, 9, 192);
+    const StoredWeights table(dtype, 9, 192);
     GuardedTensor ids(Dtype::kI32, {4}, Doubles{3, 0, 8, 3});
     for (const Dtype compute : {Dtype::kF32, Dtype::kBf16}) {
       GuardedTensor y(compute, {4, 192});
