@@ -223,7 +223,7 @@ class Generation {
     // Every rank plans alike.
     const auto most = static_cast<std::int64_t>(world_.max(static_cast<double>(facts.own)));
     return {.sequences = most,
-            .sequence_tokens = facts.longest,
+            .sequence_tokens = std::max<std::int64_t>(facts.longest, 1),  // 0: no row is good
             .batch = options_.batch,
             .work = facts.work,
             .progress = !options_.no_progress};

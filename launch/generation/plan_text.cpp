@@ -44,11 +44,11 @@ DecodePass decode_pass(const GenerationPlan& plan, const GeneratorOptions& optio
   DecodePass pass;
   pass.cost = cost_of(plan, kv_token_bytes);
   pass.rates = rates_of(rates, ranks);
-  const std::int64_t texts = std::max<std::int64_t>(work.texts, 1);
-  pass.shape.prompt = work.texts > 0 ? std::max<std::int64_t>(work.prompt_tokens / texts, 1)
-                                     : options.sequence_tokens / 2;
-  pass.shape.generated = work.texts > 0 ? std::max<std::int64_t>(work.new_tokens / texts, 1)
-                                        : options.sequence_tokens / 2;
+  const bool known = work.texts > 0;
+  const std::int64_t half = options.sequence_tokens / 2;
+  const auto least_one = [](std::int64_t tokens) { return std::max<std::int64_t>(tokens, 1); };
+  pass.shape.prompt = least_one(known ? work.prompt_tokens / work.texts : half);
+  pass.shape.generated = least_one(known ? work.new_tokens / work.texts : half);
   // As many as there are, as are wanted, and as memory holds of this length.
   const auto held = static_cast<std::int64_t>(plan.kv / kv_token_bytes) /
                     (pass.shape.prompt + pass.shape.generated);

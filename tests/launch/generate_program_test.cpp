@@ -158,6 +158,18 @@ TEST_F(GenerateProgram, BadPromptsAreErrorsOfTheirRowsOnly) {
             all.at("good")["token_ids"]);
 }
 
+TEST_F(GenerateProgram, AFileOfBadPromptsOnlyIsOneOfErrors) {
+  test::write_file(directory_ / "rows.jsonl", "{\"id\":\"long\",\"prompt\":\"" +
+                                                  std::string(200, 'x') +
+                                                  "\"}\n{\"id\":\"empty\",\"prompt\":\"\"}\n");
+  const auto done =
+      generate({"--prompts", path("rows.jsonl"), "--max_new_tokens", "5", "--out", path("out")});
+  ASSERT_EQ(done.exit_code, 0) << done.errors;
+  const auto all = results("out");
+  ASSERT_EQ(all.size(), 2u);
+  for (const auto& [id, row] : all) EXPECT_EQ(row["finish_reason"], "error") << id;
+}
+
 TEST_F(GenerateProgram, MistakesAreKnownBeforeWork) {
   test::write_file(directory_ / "rows.jsonl", "{\"prompt\":\"x\"}\n{\"promt\":\"x\"}\n");
   const std::vector<std::string> rows = {"--prompts", path("rows.jsonl"), "--out", path("out")};

@@ -47,6 +47,16 @@ TEST(GenerationPlanText, SaysWhatBindsAndHowLongItTakes) {
   EXPECT_TRUE(says(resident, "bound by memory"));
 }
 
+TEST(GenerationPlanText, NeedsNoText) {
+  GenerationPlan plan;
+  plan.kv = 64 * 1000;
+  GeneratorOptions options;
+  for (const std::int64_t tokens : {0, 1, 2}) {
+    options.sequence_tokens = tokens;
+    EXPECT_FALSE(generation_plan_lines(plan, options, 1000, 1, {}, measured(), {}).empty());
+  }
+}
+
 TEST(GenerationPlanText, SaysThatRowsAreLookedUpAndWhatIsCopied) {
   GenerationPlan plan;
   plan.kv = 1000 * 1000;
