@@ -26,6 +26,10 @@ std::string_view name(Dtype dtype) noexcept {
       return "q8";
     case Dtype::kQ4:
       return "q4";
+    case Dtype::kQ8x32:
+      return "q8x32";
+    case Dtype::kQ4x32:
+      return "q4x32";
   }
   return "unknown";
 }

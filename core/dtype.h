@@ -9,10 +9,15 @@
 
 namespace strata {
 
-/// kQ8 and kQ4 are weights of 8 and 4 bits in groups of 64 (core/group_quantization.h).
-enum class Dtype : std::uint8_t { kF64, kF32, kF16, kBf16, kI64, kI32, kI16, kU8, kBool, kQ8, kQ4 };
+/// kQ8 and kQ4 are weights of 8 and 4 bits in groups of 64 (core/group_quantization.h). kQ8x32 and
+/// kQ4x32 are the same, 32 rows interleaved as products on CPUs read them (core/cpu/byte_kernels.h):
+/// in memory only.
+enum class Dtype : std::uint8_t {
+  kF64, kF32, kF16, kBf16, kI64, kI32, kI16, kU8, kBool, kQ8, kQ4, kQ8x32, kQ4x32
+};
 
-/// Bytes of one element; 0 for kQ8 and kQ4, of which only whole groups have a size: storage_bytes().
+/// Bytes of one element; 0 for quantised dtypes, of which only whole groups have a size:
+/// storage_bytes().
 constexpr std::size_t size_bytes(Dtype dtype) noexcept {
   switch (dtype) {
     case Dtype::kF64:
@@ -30,19 +35,25 @@ constexpr std::size_t size_bytes(Dtype dtype) noexcept {
       return 1;
     case Dtype::kQ8:
     case Dtype::kQ4:
+    case Dtype::kQ8x32:
+    case Dtype::kQ4x32:
       return 0;
   }
   return 0;
 }
 
+constexpr bool is_interleaved(Dtype dtype) noexcept {
+  return dtype == Dtype::kQ8x32 || dtype == Dtype::kQ4x32;
+}
 constexpr bool is_quantized(Dtype dtype) noexcept {
-  return dtype == Dtype::kQ8 || dtype == Dtype::kQ4;
+  return dtype == Dtype::kQ8 || dtype == Dtype::kQ4 || is_interleaved(dtype);
 }
 /// Consecutive elements that share a scale, in dtypes that are quantised.
 inline constexpr std::int64_t kGroupNumel = 64;
 /// Bytes of a group: its scale (bf16), kQ4's zero point, the values.
 constexpr std::size_t group_bytes(Dtype dtype) noexcept {
-  return dtype == Dtype::kQ8 ? 2 + 64 : dtype == Dtype::kQ4 ? 2 + 1 + 32 : 0;
+  if (dtype == Dtype::kQ8 || dtype == Dtype::kQ8x32) return 2 + 64;
+  return dtype == Dtype::kQ4 || dtype == Dtype::kQ4x32 ? 2 + 1 + 32 : 0;
 }
 /// Bytes of `numel` consecutive elements; for quantised dtypes of all groups they touch.
 constexpr std::size_t storage_bytes(Dtype dtype, std::int64_t numel) noexcept {

@@ -88,7 +88,7 @@ STRATA_MULTIVERSION void dequantize_q4(const std::byte* __restrict from, float* 
 }
 
 void expect_whole_groups(std::size_t numel, Dtype dtype) {
-  expects(is_quantized(dtype), "a quantised dtype is q8 or q4");
+  expects(dtype == Dtype::kQ8 || dtype == Dtype::kQ4, "a quantised dtype is q8 or q4");
   expects(numel % kGroup == 0, "rows of quantised weights must be a multiple of 64 long");
 }
 

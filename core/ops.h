@@ -55,9 +55,14 @@ class Ops {
   // ---- products ----
 
   /// y[T,N] = x[T,K] w[N,K]^T + bias[N]. `bias` may be empty. x, w, bias compute; y compute or
-  /// fp32. w may be quantised (kQ8, kQ4; K a multiple of 64): it is decoded on the way.
+  /// fp32. w may be quantised (K a multiple of 64): it is decoded on the way.
   virtual void linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, TensorView y,
                       Stream& stream) = 0;
+  /// Weights w[N,K] of linear(), which will find them where they are: may bring them into another
+  /// order, in place, that products of `compute` read faster and that gives the same bits. What is
+  /// enqueued later uses them with the dtype that is returned, w's own where nothing is done, and
+  /// for nothing but linear().
+  virtual Dtype arrange(TensorView w, Dtype /*compute*/, Stream&) { return w.dtype(); }
   /// dx[T,K] = dy[T,N] w[N,K], or += with `accumulate`. dy, w compute; dx compute or fp32
   /// (accumulate: fp32).
   virtual void linear_backward_input(ConstTensorView dy, ConstTensorView w, TensorView dx,

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <unordered_map>
 #include <utility>
 
 #include "parallel/agreement.h"
 #include "parallel/embedding_rows.h"
 #include "parallel/frozen_shards.h"
 #include "parallel/parameter_streamer.h"
-#include "parallel/visit_parameters.h"
 
 namespace strata {
 namespace {
@@ -39,6 +39,27 @@ std::vector<RowRange> cut(const PassRows& pass, std::int64_t at_once) {
   }
   return ranges;
 }
+
+/// By parameter: what it is kept as since Ops::arrange() has had it.
+using Arranged = std::unordered_map<Parameter, Dtype>;
+
+/// Weights of a visit.
+class PassParameters final : public ParameterTable {
+ public:
+  PassParameters(const Visit& visit, const Arranged& arranged)
+      : visit_(visit), arranged_(arranged) {}
+  ConstTensorView weight(Parameter parameter) const override {
+    const ConstTensorView weight = visit_.weight(parameter);
+    const auto found = arranged_.find(parameter);
+    if (found == arranged_.end()) return weight;
+    return {weight.data(), found->second, weight.shape()};
+  }
+  TensorView gradient(Parameter) const override { return {}; }
+
+ private:
+  const Visit& visit_;
+  const Arranged& arranged_;
+};
 
 /// Ranks gather together: either all keep whole blocks, or none does. Collective.
 GenerationPlan agreed_plan(const Model& model, Communicator& communicator, GeneratorOptions options,
@@ -106,6 +127,7 @@ struct Generator::State {
   KvCache cache;
   std::unique_ptr<KvSwap> kv_swap;  // null: there is none
   std::vector<PagedKv> layers;
+  Arranged arranged;
 
   void pass(const PassRows& rows, const LogitsSink& sink);
   void give_up() noexcept;
@@ -115,6 +137,7 @@ struct Generator::State {
   std::unique_ptr<SwapSpace> make_swap(std::uint64_t bytes);
   void agree_on_plan();
   void check(const PassRows& rows) const;
+  void arrange(const Visit& visit);
   TensorView load(const std::vector<std::int32_t>& values, std::size_t place);
   TensorView activations(std::int64_t begin, std::int64_t rows) const;
   void run_block(int block, const PagedKv* pages, const ParameterTable& parameters,
@@ -243,8 +266,9 @@ void Generator::State::pass(const PassRows& rows, const LogitsSink& sink) {
   for (int index = 0; index < plan.size(); ++index) {
     // Weights do not change, so what comes after this pass is read ahead, too.
     Visit& visit = streamer.acquire(index, 2 * plan.size());
-    const VisitParameters gathered_weights(visit, partition);
     const bool looks_up = index == 0 && embedding;
+    if (!looks_up) arrange(visit);
+    const PassParameters gathered_weights(visit, arranged);
     const ParameterTable& parameters =
         looks_up ? static_cast<const ParameterTable&>(*embedding) : gathered_weights;
     const LaneClock::Span span(clock, LaneTime::kCompute, TraceLane::kCompute, "forward", index);
@@ -259,6 +283,17 @@ void Generator::State::pass(const PassRows& rows, const LogitsSink& sink) {
     streamer.release(visit, *compute);
   }
   compute->synchronize();
+}
+
+/// Quantised weights that stay, at their first visit. Tables of the first block are left as they
+/// are where it looks up rows in them.
+void Generator::State::arrange(const Visit& visit) {
+  if (!is_quantized(options.weights)) return;
+  for (const auto& [parameter, weight] : visit.staying()) {
+    if (!is_quantized(weight.dtype()) || arranged.contains(parameter)) continue;
+    if (parameter->row_tiled && parameter->block == 0 && !embedding) continue;
+    arranged[parameter] = context.device.ops().arrange(weight, options.compute, *compute);
+  }
 }
 
 void Generator::State::run_block(int block, const PagedKv* pages, const ParameterTable& parameters,

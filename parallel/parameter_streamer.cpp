@@ -26,15 +26,30 @@ std::size_t largest_visit(const Plan& plan, Dtype compute, Numel&& numel) {
 
 }  // namespace
 
+TensorView Visit::view(const Gathered& gathered, const Placement& placement) {
+  const TensorView flat = gathered.flat.flat(placement.offset, placement.numel);
+  const Shape& shape = placement.parameter->shape;
+  if (placement.quantized) return {flat.data(), *placement.quantized, shape};
+  return flat.reshape(shape);
+}
+
 ConstTensorView Visit::weight(Parameter parameter) const {
   const auto found = std::ranges::find_if(gathered_, [parameter](const Gathered& gathered) {
     return gathered.block == parameter->block && gathered.frozen == parameter->frozen;
   });
   expects(found != gathered_.end(), "the parameter's block is not part of this visit");
-  const Placement& placement = found->partition->placement(parameter);
-  const TensorView flat = found->flat.flat(placement.offset, placement.numel);
-  if (placement.quantized) return {flat.data(), *placement.quantized, parameter->shape};
-  return flat.reshape(parameter->shape);
+  return view(*found, found->partition->placement(parameter));
+}
+
+std::vector<Visit::Staying> Visit::staying() const {
+  std::vector<Staying> result;
+  for (const Gathered& gathered : gathered_) {
+    if (!gathered.stays) continue;
+    for (const Placement& placement : gathered.partition->placements()) {
+      result.push_back({placement.parameter, view(gathered, placement)});
+    }
+  }
+  return result;
 }
 
 std::size_t ParameterStreamer::largest_visit_bytes(const Partition& partition, const Plan& plan,
@@ -139,6 +154,7 @@ bool ParameterStreamer::place(Visit& visit) {
   std::size_t bytes = 0;
   std::size_t staging_bytes = 0;
   for (Visit::Gathered& gathered : visit.gathered_) {
+    gathered.stays = options_.keep_gathered || in_place(gathered.part);
     if (in_place(gathered.part)) {
       gathered.flat = gathered.host_part = source_.resident_weights(gathered.part);
       continue;

@@ -22,6 +22,12 @@ class Visit {
   /// The weights of a parameter of the visited block or of one it borrows, in the compute dtype or
   /// quantised.
   ConstTensorView weight(Parameter parameter) const;
+  struct Staying {
+    Parameter parameter;
+    TensorView weight;
+  };
+  /// The weights among them that later visits find in the same memory.
+  std::vector<Staying> staying() const;
 
  private:
   friend class ParameterStreamer;
@@ -37,7 +43,9 @@ class Visit {
     Event part_ready;      // host_part is complete
     Event written;         // no write to swap uses host_part any more
     bool kept = false;     // complete since an earlier visit
+    bool stays = false;    // later visits find `flat` in the same memory
   };
+  static TensorView view(const Gathered& gathered, const Placement& placement);
 
   const PlannedVisit* planned_ = nullptr;
   Slot slot_;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Internal to trainer and generator. Not installed.
+// Internal to the trainer. Not installed.
 
 #include "parallel/parameter_streamer.h"
 

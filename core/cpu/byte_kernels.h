@@ -25,6 +25,23 @@ struct alignas(64) UnpackedWeights {
   std::int32_t zero_points[kUnpackedGroups][kUnpackedRows];
 };
 
+/// The same of rows that were interleaved: kQ8x32 and kQ4x32, one group of kUnpackedRows rows of w.
+/// Groups follow each other, then rows. As many bytes as row after row; the values of kQ8x32 have
+/// 128 more.
+struct InterleavedQ8 {
+  std::uint16_t scales[kUnpackedRows];  ///< bf16
+  std::uint8_t values[UnpackedWeights::kQuads][kUnpackedRows][4];
+};
+struct InterleavedQ4 {
+  static constexpr std::int64_t kPairs = UnpackedWeights::kQuads / 2;
+  std::uint16_t scales[kUnpackedRows];
+  std::uint8_t zero_points[kUnpackedRows];
+  std::uint8_t values[kPairs][kUnpackedRows]
+                     [4];  ///< quad p in the low half, p + kPairs in the high
+};
+static_assert(sizeof(InterleavedQ8) == kUnpackedRows * group_bytes(Dtype::kQ8x32));
+static_assert(sizeof(InterleavedQ4) == kUnpackedRows * group_bytes(Dtype::kQ4x32));
+
 /// What a group of a row of x was divided by, and minus the sum of its bytes.
 struct ByteGroup {
   float step;
@@ -54,8 +71,9 @@ struct LinesAhead {
   std::int64_t of_products;   ///< lines with a group of each part of x
 };
 /// So that `lines` lines from `next` on are asked for during `groups` groups of `rows` rows of x.
+/// @param unpacks whether weights are unpacked
 LinesAhead lines_ahead(const std::byte* next, std::int64_t lines, std::int64_t groups,
-                       std::int64_t rows);
+                       std::int64_t rows, bool unpacks);
 
 /// @param w the first group of the first row. @param stride from row to row, in bytes
 /// @param rows 1..kUnpackedRows; the last is repeated behind them
@@ -66,6 +84,11 @@ void unpack(Dtype dtype, const std::byte* w, std::int64_t stride, std::int64_t r
 /// sums[t, n] += the products of groups [first, first + groups) of row `row + t` of x with the
 /// unpacked ones, for t in [0, rows).
 void add_byte_products(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
+                       std::int64_t rows, std::int64_t first, std::int64_t groups,
+                       LinesAhead& ahead, float (*sums)[kUnpackedRows]);
+/// The same with interleaved weights of kUnpackedRows rows. @param w their group `first`
+/// @param dtype kQ8x32 or kQ4x32
+void add_byte_products(Dtype dtype, const std::byte* w, const ByteRows& x, std::int64_t row,
                        std::int64_t rows, std::int64_t first, std::int64_t groups,
                        LinesAhead& ahead, float (*sums)[kUnpackedRows]);
 

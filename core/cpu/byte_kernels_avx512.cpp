@@ -143,10 +143,63 @@ template <typename Group>
   return _mm512_set1_epi32(word);
 }
 
+[[STRATA_VNNI_INLINE]] inline __m512 scales_of(const std::uint16_t* bf16_numbers) {
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bf16_numbers));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+
+// Where products find weights: of group g and the sixteen rows of half h.
+
+struct FromUnpacked {
+  const UnpackedWeights& w;
+
+  [[STRATA_VNNI_INLINE]] inline __m512i quads(std::int64_t g, std::int64_t q, int h) const {
+    return _mm512_load_si512(w.values[g][q][16 * h]);
+  }
+  [[STRATA_VNNI_INLINE]] inline __m512i zero_points(std::int64_t g, int h) const {
+    return _mm512_load_si512(w.zero_points[g] + 16 * h);
+  }
+  [[STRATA_VNNI_INLINE]] inline __m512 scales(std::int64_t g, int h) const {
+    return _mm512_load_ps(w.scales[g] + 16 * h);
+  }
+};
+
+struct FromInterleavedQ8 {
+  const InterleavedQ8* w;
+
+  [[STRATA_VNNI_INLINE]] inline __m512i quads(std::int64_t g, std::int64_t q, int h) const {
+    return _mm512_loadu_si512(w[g].values[q][16 * h]);
+  }
+  [[STRATA_VNNI_INLINE]] inline __m512i zero_points(std::int64_t, int) const {
+    return _mm512_set1_epi32(128);
+  }
+  [[STRATA_VNNI_INLINE]] inline __m512 scales(std::int64_t g, int h) const {
+    return scales_of(w[g].scales + 16 * h);
+  }
+};
+
+struct FromInterleavedQ4 {
+  const InterleavedQ4* w;
+
+  [[STRATA_VNNI_INLINE]] inline __m512i quads(std::int64_t g, std::int64_t q, int h) const {
+    const __m512i pairs = _mm512_loadu_si512(w[g].values[q % InterleavedQ4::kPairs][16 * h]);
+    const __m512i low_half = _mm512_set1_epi8(15);
+    if (q < InterleavedQ4::kPairs) return _mm512_and_si512(pairs, low_half);
+    return _mm512_and_si512(_mm512_srli_epi16(pairs, 4), low_half);
+  }
+  [[STRATA_VNNI_INLINE]] inline __m512i zero_points(std::int64_t g, int h) const {
+    const auto* from = reinterpret_cast<const __m128i*>(w[g].zero_points + 16 * h);
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(from));
+  }
+  [[STRATA_VNNI_INLINE]] inline __m512 scales(std::int64_t g, int h) const {
+    return scales_of(w[g].scales + 16 * h);
+  }
+};
+
 /// X rows of x. Zero points are words, so one product of words takes them off a sum. Sums of one
 /// row are taken in two chains, as there are too few of them to wait for each other.
-template <int X>
-[[STRATA_VNNI]] void add_part(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
+template <int X, typename Weights>
+[[STRATA_VNNI]] void add_part(const Weights& w, const ByteRows& x, std::int64_t row,
                               std::int64_t first, std::int64_t groups, LinesAhead& ahead,
                               float (*sums)[kUnpackedRows]) {
   const std::int8_t* values[X];
@@ -168,7 +221,7 @@ template <int X>
       const __m512i negative_sum = _mm512_set1_epi32(facts[t][g].negative_sum);
 #pragma GCC unroll 8
       for (int h = 0; h < kHalves; ++h) {
-        const __m512i zero_points = _mm512_load_si512(w.zero_points[g] + 16 * h);
+        const __m512i zero_points = w.zero_points(g, h);
         whole[kChains - 1][t][h] = _mm512_setzero_si512();
         whole[0][t][h] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), zero_points, negative_sum);
       }
@@ -177,7 +230,7 @@ template <int X>
     for (std::int64_t q = 0; q < UnpackedWeights::kQuads; ++q) {
       __m512i quads[kHalves];
 #pragma GCC unroll 8
-      for (int h = 0; h < kHalves; ++h) quads[h] = _mm512_load_si512(w.values[g][q][16 * h]);
+      for (int h = 0; h < kHalves; ++h) quads[h] = w.quads(g, q, h);
 #pragma GCC unroll 8
       for (int t = 0; t < X; ++t) {
         const __m512i four = four_bytes(values[t] + g * kGroupNumel + 4 * q);
@@ -190,7 +243,7 @@ template <int X>
     }
 #pragma GCC unroll 8
     for (int h = 0; h < kHalves; ++h) {
-      const __m512 scales = _mm512_load_ps(w.scales[g] + 16 * h);
+      const __m512 scales = w.scales(g, h);
 #pragma GCC unroll 8
       for (int t = 0; t < X; ++t) {
         const __m512 step = _mm512_mul_ps(scales, _mm512_set1_ps(facts[t][g].step));
@@ -205,6 +258,19 @@ template <int X>
 #pragma GCC unroll 8
     for (int h = 0; h < kHalves; ++h) _mm512_store_ps(sums[t] + 16 * h, totals[t][h]);
   }
+}
+
+template <typename Weights>
+void add_parts(const Weights& w, const ByteRows& x, std::int64_t row, std::int64_t rows,
+               std::int64_t first, std::int64_t groups, LinesAhead& ahead,
+               float (*sums)[kUnpackedRows]) {
+  std::int64_t t = 0;
+  for (; t + kPartRows <= rows; t += kPartRows) {
+    add_part<kPartRows>(w, x, row + t, first, groups, ahead, sums + t);
+  }
+  if (rows - t == 3) add_part<3>(w, x, row + t, first, groups, ahead, sums + t);
+  if (rows - t == 2) add_part<2>(w, x, row + t, first, groups, ahead, sums + t);
+  if (rows - t == 1) add_part<1>(w, x, row + t, first, groups, ahead, sums + t);
 }
 
 [[STRATA_VNNI]] void round_group(const float* x, std::int8_t* values, ByteGroup& to) {
@@ -238,9 +304,9 @@ template <int X>
 
 /// Of few rows, products take less time than unpacking does.
 LinesAhead lines_ahead(const std::byte* next, std::int64_t lines, std::int64_t groups,
-                       std::int64_t rows) {
+                       std::int64_t rows, bool unpacks) {
   const std::int64_t parts = (rows + kPartRows - 1) / kPartRows;
-  const std::int64_t halves = parts == 1 ? kHalves : 0;
+  const std::int64_t halves = unpacks && parts == 1 ? kHalves : 0;
   const std::int64_t shares = std::max<std::int64_t>(1, groups * (halves + parts));
   const std::int64_t share = (lines + shares - 1) / shares;
   return {next, halves > 0 ? share : 0, share};
@@ -268,13 +334,19 @@ void unpack(Dtype dtype, const std::byte* w, std::int64_t stride, std::int64_t r
 void add_byte_products(const UnpackedWeights& w, const ByteRows& x, std::int64_t row,
                        std::int64_t rows, std::int64_t first, std::int64_t groups,
                        LinesAhead& ahead, float (*sums)[kUnpackedRows]) {
-  std::int64_t t = 0;
-  for (; t + kPartRows <= rows; t += kPartRows) {
-    add_part<kPartRows>(w, x, row + t, first, groups, ahead, sums + t);
+  add_parts(FromUnpacked{w}, x, row, rows, first, groups, ahead, sums);
+}
+
+void add_byte_products(Dtype dtype, const std::byte* w, const ByteRows& x, std::int64_t row,
+                       std::int64_t rows, std::int64_t first, std::int64_t groups,
+                       LinesAhead& ahead, float (*sums)[kUnpackedRows]) {
+  if (dtype == Dtype::kQ8x32) {
+    const FromInterleavedQ8 from{reinterpret_cast<const InterleavedQ8*>(w)};
+    add_parts(from, x, row, rows, first, groups, ahead, sums);
+  } else {
+    const FromInterleavedQ4 from{reinterpret_cast<const InterleavedQ4*>(w)};
+    add_parts(from, x, row, rows, first, groups, ahead, sums);
   }
-  if (rows - t == 3) add_part<3>(w, x, row + t, first, groups, ahead, sums + t);
-  if (rows - t == 2) add_part<2>(w, x, row + t, first, groups, ahead, sums + t);
-  if (rows - t == 1) add_part<1>(w, x, row + t, first, groups, ahead, sums + t);
 }
 
 }  // namespace strata::cpu

@@ -5,11 +5,13 @@
 #include "core/cpu/byte_kernels.h"
 #include "core/cpu/row_product.h"
 #include "core/cpu/scratch.h"
+#include "core/tensor.h"
 
 namespace strata::cpu {
 
 /// Whether ByteProduct, where it is possible, is the faster way beside PanelProduct: for any number
-/// of rows, and up to 32 where the CPU multiplies tiles of bf16 (AMX; not measured).
+/// of rows, and up to 32 where the CPU multiplies tiles of bf16 (AMX; not measured). Interleaved
+/// weights have no other.
 bool prefers_byte_product(const LinearProduct& product);
 
 /// Linear layers with quantised weights, of any number of rows, in whole numbers: x is rounded to
@@ -25,6 +27,13 @@ class ByteProduct {
   /// Whether the product has quantised weights and computes in 16 bits, on a CPU with AVX-512 VNNI.
   /// Products in fp32 keep what they promise.
   static bool possible(const LinearProduct& product);
+
+  /// What interleave() makes of w [n, k]: kQ8x32 or kQ4x32; w's own dtype where it is not kQ8 or
+  /// kQ4, or n no multiple of 32.
+  static Dtype interleaved(ConstTensorView w);
+  /// Interleaves rows in place, so that products need not unpack them. They give the same bits.
+  /// Blocks. @pre a CPU with AVX-512 VNNI; w.dtype() != interleaved(w)
+  static void interleave(TensorView w);
 
   /// Blocks until y is written. rows, n or k may be 0. @pre possible(product)
   void run(const LinearProduct& product);

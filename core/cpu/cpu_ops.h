@@ -30,6 +30,7 @@ class CpuOps final : public Ops {
 
   void linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, TensorView y,
               Stream& stream) override;
+  Dtype arrange(TensorView w, Dtype compute, Stream& stream) override;
   void linear_backward_input(ConstTensorView dy, ConstTensorView w, TensorView dx, bool accumulate,
                              Stream& stream) override;
   void linear_backward_weight(ConstTensorView dy, ConstTensorView x, TensorView dw,

@@ -54,6 +54,7 @@ void CpuOps::embedding(ConstTensorView ids, ConstTensorView table, TensorView y,
   const Rows size = rows_of("embedding", y);
   expects(table.shape().rank() == 2, "embedding: the table must be [V, C]");
   const Shape expected{table.shape()[0], size.features};
+  expects(!is_interleaved(table.dtype()), "embedding: rows of the table must not be interleaved");
   if (is_quantized(table.dtype())) {
     expect_shape("embedding", "table", table, expected);
     expect_whole_groups("embedding", "table", table);

@@ -90,7 +90,8 @@ void PanelProduct::multiply_panel(const Panels& panels, std::int64_t column, Wor
 }
 
 void PanelProduct::run(const LinearProduct& product) {
-  expects(is_quantized(product.weights), "panels are made of quantised weights");
+  expects(is_quantized(product.weights) && !is_interleaved(product.weights),
+          "panels are made of quantised weights whose rows lie one after the other");
   expects(product.k % kGroupNumel == 0, "rows of quantised weights must be a multiple of 64 long");
   const std::lock_guard lock(mutex_);
   if (product.rows == 0 || product.n == 0) return;

@@ -48,6 +48,15 @@ void CpuOps::linear(ConstTensorView x, ConstTensorView w, ConstTensorView bias, 
   });
 }
 
+Dtype CpuOps::arrange(TensorView w, Dtype compute, Stream& stream) {
+  const LinearProduct one{.rows = 1, .compute = compute, .weights = w.dtype()};
+  const bool always_bytes = ByteProduct::possible(one) && (batch_invariant_ || !multiplies_tiles());
+  const Dtype arranged = ByteProduct::interleaved(w);
+  if (!always_bytes || arranged == w.dtype()) return w.dtype();
+  submit(stream, threads_, [w] { ByteProduct::interleave(w); });
+  return arranged;
+}
+
 void CpuOps::linear_backward_input(ConstTensorView dy, ConstTensorView w, TensorView dx,
                                    bool accumulate, Stream& stream) {
   expect_compute("linear_backward_input", "dy", dy);

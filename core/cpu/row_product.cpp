@@ -122,6 +122,7 @@ const float* RowProduct::prepare_bias(const LinearProduct& product) {
 void RowProduct::run(const LinearProduct& product) {
   expects(!is_quantized(product.weights) || product.k % kGroupNumel == 0,
           "rows of quantised weights must be a multiple of 64 long");
+  expects(!is_interleaved(product.weights), "interleaved weights are multiplied by bytes");
   const std::lock_guard lock(mutex_);
   if (product.rows == 0 || product.n == 0) return;
   const RowKernel kernel = kernel_for(product);

@@ -14,7 +14,7 @@ struct LinearProduct {
   std::int64_t n = 0;
   std::int64_t k = 0;           ///< a multiple of kGroupNumel where the weights are quantised
   Dtype compute = Dtype::kF32;  ///< of x and bias: fp32, bf16 or fp16
-  Dtype weights = Dtype::kF32;  ///< compute, kQ8 or kQ4
+  Dtype weights = Dtype::kF32;  ///< compute or quantised; interleaved: for ByteProduct only
   Dtype output = Dtype::kF32;   ///< compute or fp32
   const void* x = nullptr;
   const void* w = nullptr;

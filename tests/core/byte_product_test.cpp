@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/cpu/cpu_ops.h"
 #include "tests/support/stored_weights.h"
 
 // Products of bytes with quantised weights against the formula in double, of what the weights hold
@@ -49,7 +50,7 @@ class ByteProductContract : public testing::TestWithParam<ByteCase> {
             .n = out[1],
             .k = in[1],
             .compute = GetParam().compute,
-            .weights = GetParam().weights,
+            .weights = w.dtype,
             .output = y.view().dtype(),
             .x = x.view().data(),
             .w = w.stored.data(),
@@ -105,6 +106,46 @@ TEST_P(ByteProductContract, RowsDoNotDependOnTheirNumber) {
       }
     }
   }
+}
+
+TEST_P(ByteProductContract, InterleavedWeightsGiveTheSameBits) {
+  for (const std::int64_t in : {0, 64, 640, 2112}) {
+    for (const std::int64_t out : {32, 96}) {
+      const StoredWeights plain(GetParam().weights, out, in);
+      StoredWeights interleaved = plain;
+      interleaved.dtype = cpu::ByteProduct::interleaved(plain.view());
+      EXPECT_EQ(storage_bytes(interleaved.dtype, out * in), plain.stored.size());
+      cpu::ByteProduct::interleave({interleaved.stored.data(), plain.dtype, plain.shape});
+      for (const std::int64_t rows : {1, 2, 3, 4, 9, 300}) {
+        GuardedTensor x(GetParam().compute, {rows, in}, normal_values(rows * in, 6));
+        GuardedTensor want(Dtype::kF32, {rows, out}), got(Dtype::kF32, {rows, out});
+        cpu::ByteProduct byte_product;
+        byte_product.run(product(x, plain, want));
+        byte_product.run(product(x, interleaved, got));
+        ASSERT_EQ(got.values(), want.values()) << fmt::format("y [{}, {}, {}]", rows, in, out);
+      }
+    }
+  }
+}
+
+TEST_P(ByteProductContract, OperationsArrangeWeightsWhereBytesAlwaysMultiplyThem) {
+  const auto [compute, weights] = GetParam();
+  constexpr std::int64_t kRows = 5, kIn = 192, kOut = 64;
+  cpu::CpuOps ops(1, true);
+  const std::unique_ptr<Stream> stream = make_host_stream("compute");
+  StoredWeights w(weights, kOut, kIn), narrow(weights, 33, kIn);
+  GuardedTensor x(compute, {kRows, kIn}, normal_values(kRows * kIn, 6));
+  GuardedTensor want(compute, {kRows, kOut}), got(compute, {kRows, kOut});
+  ops.linear(x.view(), w.view(), {}, want.view(), *stream);
+  const TensorView memory(w.stored.data(), weights, w.shape);
+  EXPECT_EQ(ops.arrange(memory, Dtype::kF32, *stream), weights) << "no product of bytes";
+  EXPECT_EQ(ops.arrange({narrow.stored.data(), weights, narrow.shape}, compute, *stream), weights);
+  const Dtype arranged = ops.arrange(memory, compute, *stream);
+  EXPECT_NE(arranged, weights);
+  ops.linear(x.view(), {w.stored.data(), arranged, w.shape}, {}, got.view(), *stream);
+  stream->synchronize();
+  EXPECT_EQ(got.values(), want.values());
+  EXPECT_NE(w.stored, StoredWeights(weights, kOut, kIn).stored) << "nothing was arranged";
 }
 
 TEST_P(ByteProductContract, SaysWhatIsNotFiniteAndTakesTinyGroupsForZero) {
