@@ -51,7 +51,8 @@ double seconds_of(const Work& work) {
 /// The operands of one layer and its three products, as Ops takes them and as oneDNN does.
 class Layer {
  public:
-  Layer(const LinearShape& shape, Dtype compute, Dtype weights)
+  /// Quantised weights are arranged as `ops` has those that stay.
+  Layer(const LinearShape& shape, Dtype compute, Dtype weights, Ops& ops, Stream& stream)
       : shape_(shape),
         compute_(compute),
         weights_(weights),
@@ -59,7 +60,9 @@ class Layer {
         w_(filled(shape.out * shape.in, compute)),
         y_(filled(shape.rows * shape.out, compute)),
         dw_(filled(shape.out * shape.in, Dtype::kF32)) {
-    if (is_quantized(weights)) quantized_ = quantized(shape.out * shape.in, weights);
+    if (!is_quantized(weights)) return;
+    quantized_ = quantized(shape.out * shape.in, weights);
+    weights_ = ops.arrange(quantized_.view(weights, {shape.out, shape.in}), compute, stream);
   }
 
   std::vector<Product> products() const {
@@ -157,7 +160,7 @@ std::vector<ProductRates> measure_products(std::span<const LinearShape> layers, 
     expects(shape.rows > 0 && shape.in > 0 && shape.out > 0, "a product to measure has terms");
     for (const Dtype weights : formats) {
       if (is_quantized(weights) && shape.in % kGroupNumel != 0) continue;
-      const Layer layer(shape, compute, weights);
+      const Layer layer(shape, compute, weights, ops, *stream);
       std::vector<Product> products = layer.products();
       if (is_quantized(weights)) products.resize(1);  // such weights are frozen
       for (std::size_t which = 0; which < products.size(); ++which) {

@@ -2,10 +2,11 @@
 // by.
 //
 // For few rows the weights have to be read, and that is all: gigabytes of weights per second, of
-// oneDNN on plain weights as they lie, of RowProduct on plain weights, of ByteProduct and
-// PanelProduct on q8 and q4, which take turns; the best round of each. Weights are larger than the
-// caches, or are taken from several copies that are. Then what the layer takes of the time it takes
-// oneDNN: the crossings that prefers_row_product() and prefers_byte_product() are made of.
+// oneDNN on plain weights as they lie, of RowProduct on plain weights, of ByteProduct (rows of
+// weights one after the other, and interleaved) and PanelProduct on q8 and q4, which take turns;
+// the best round of each. Weights are larger than the caches, or are taken from several copies that
+// are. Then what the layer takes of the time it takes oneDNN: the crossings that
+// prefers_row_product() and prefers_byte_product() are made of.
 #include <omp.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <exception>
 #include <functional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/cpu/byte_product.h"
@@ -68,6 +70,17 @@ struct Weights {
       }
     }
   }
+  /// Rows as ByteProduct has those that stay.
+  Weights interleaved(std::int64_t n, std::int64_t k) && {
+    const Dtype plain = dtype;
+    for (std::size_t copy = 0; copy < copies; ++copy) {
+      const TensorView w(memory.data() + copy * bytes, plain, {n, k});
+      if (!cpu::ByteProduct::possible({.compute = Dtype::kBf16, .weights = plain})) break;
+      dtype = cpu::ByteProduct::interleaved(w);
+      if (dtype != plain) cpu::ByteProduct::interleave(w);
+    }
+    return std::move(*this);
+  }
   const void* next() { return memory.data() + bytes * (turn++ % copies); }
 
   Dtype dtype;
@@ -91,6 +104,8 @@ void measure(std::int64_t n, std::int64_t k, Dtype compute, double seconds) {
   cpu::PanelProduct panel_product;
   cpu::ByteProduct byte_product;
   Weights plain(compute, n, k), q8(Dtype::kQ8, n, k), q4(Dtype::kQ4, n, k);
+  Weights q8x32 = Weights(Dtype::kQ8, n, k).interleaved(n, k);
+  Weights q4x32 = Weights(Dtype::kQ4, n, k).interleaved(n, k);
   for (const std::int64_t rows : {1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 512}) {
     const Buffer x = filled(rows * k, compute);
     const Buffer y = allocate_host(storage_bytes(compute, rows * n));
@@ -127,8 +142,10 @@ void measure(std::int64_t n, std::int64_t k, Dtype compute, double seconds) {
         {"packed", plain.bytes, [&] { by_onednn(cpu::OperandLayout::kPacked); }},
         {"plain rows", plain.bytes, [&] { row_product.run(product(plain)); }},
         {"q8 bytes", q8.bytes, [&] { by_bytes(product(q8)); }},
+        {"q8x32 bytes", q8x32.bytes, [&] { by_bytes(product(q8x32)); }},
         {"q8 panels", q8.bytes, [&] { panel_product.run(product(q8)); }},
         {"q4 bytes", q4.bytes, [&] { by_bytes(product(q4)); }},
+        {"q4x32 bytes", q4x32.bytes, [&] { by_bytes(product(q4x32)); }},
         {"q4 panels", q4.bytes, [&] { panel_product.run(product(q4)); }},
     };
     double spent = 0;
@@ -142,7 +159,7 @@ void measure(std::int64_t n, std::int64_t k, Dtype compute, double seconds) {
     std::printf("[%6lld, %5lld] rows %4lld\n", static_cast<long long>(n), static_cast<long long>(k),
                 static_cast<long long>(rows));
     for (const Way& way : ways) {
-      std::printf("  %-10s %5.1f GB/s %4.0f GFLOP/s %5.2f\n", way.name,
+      std::printf("  %-11s %5.1f GB/s %4.0f GFLOP/s %5.2f\n", way.name,
                   static_cast<double>(way.weight_bytes) / way.best * 1e-9,
                   2.0 * static_cast<double>(rows * n * k) / way.best * 1e-9,
                   way.best / ways[0].best);
