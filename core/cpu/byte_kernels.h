@@ -36,8 +36,8 @@ struct InterleavedQ4 {
   static constexpr std::int64_t kPairs = UnpackedWeights::kQuads / 2;
   std::uint16_t scales[kUnpackedRows];
   std::uint8_t zero_points[kUnpackedRows];
-  std::uint8_t values[kPairs][kUnpackedRows]
-                     [4];  ///< quad p in the low half, p + kPairs in the high
+  /// Quad p in the low halves, quad p + kPairs in the high ones.
+  std::uint8_t values[kPairs][kUnpackedRows][4];
 };
 static_assert(sizeof(InterleavedQ8) == kUnpackedRows * group_bytes(Dtype::kQ8x32));
 static_assert(sizeof(InterleavedQ4) == kUnpackedRows * group_bytes(Dtype::kQ4x32));
@@ -71,7 +71,7 @@ struct LinesAhead {
   std::int64_t of_products;   ///< lines with a group of each part of x
 };
 /// So that `lines` lines from `next` on are asked for during `groups` groups of `rows` rows of x.
-/// @param unpacks whether weights are unpacked
+/// @param unpacks whether w is unpacked, which takes its share of the time
 LinesAhead lines_ahead(const std::byte* next, std::int64_t lines, std::int64_t groups,
                        std::int64_t rows, bool unpacks);
 

@@ -44,7 +44,7 @@ void multiply_block(const LinearProduct& product, const ByteRows& x, std::int64_
   write_sums(product, sums[0], kUnpackedRows, row, rows, column, columns);
 }
 
-/// Both hold a group of thirty-two rows.
+/// `to` gets group g of all rows.
 void interleave_group(const UnpackedWeights& from, std::int64_t g, InterleavedQ8& to) {
   for (std::int64_t r = 0; r < kUnpackedRows; ++r) to.scales[r] = bf16(from.scales[g][r]).bits;
   std::memcpy(to.values, from.values[g], sizeof to.values);
