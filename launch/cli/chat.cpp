@@ -147,7 +147,7 @@ void add_chat(CLI::App& app, Action& chosen) {
   command->callback([options, &chosen] {
     chosen = [options] {
       check_settings(*options);
-      return run_generation(options->kept,
+      return run_generation(options->placement, options->kept,
                             [&](Runtime& runtime) { return Chat(runtime, *options).run(); });
     };
   });

@@ -333,7 +333,7 @@ void add_generate(CLI::App& app, Action& chosen) {
   command->callback([options, &chosen] {
     chosen = [options] {
       check(*options);
-      return run_generation(options->kept,
+      return run_generation(options->placement, options->kept,
                             [&](Runtime& runtime) { return Generation(runtime, *options).run(); });
     };
   });

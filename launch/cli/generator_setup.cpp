@@ -203,13 +203,17 @@ void add_kept_flags(CLI::App& app, KeptOptions& options) {
                    "once and kept in --cache");
   add_path(app, "--cache", options.cache, "DIR",
            "keeps quantised weights; default: $XDG_CACHE_HOME/strata or ~/.cache/strata");
-  add_switch(app, "--batch_invariant", options.batch_invariant,
-             "a text gets the same bits whatever others are computed beside it; slower products");
+  add_switch(
+      app, "--batch_invariant", options.batch_invariant,
+      "in bf16, too, a text gets the same bits whatever others are computed beside it; slower "
+      "products");
 }
 
-int run_generation(const KeptOptions& options, const std::function<int(Runtime&)>& body) {
+int run_generation(const PlacementOptions& placement, const KeptOptions& kept,
+                   const std::function<int(Runtime&)>& body) {
   RuntimeOptions runtime;
-  runtime.batch_invariant = options.batch_invariant;
+  // Whoever asks for fp32 asks for numbers that can be compared.
+  runtime.batch_invariant = kept.batch_invariant || placement.compute == Dtype::kF32;
   return run_job(body, runtime);
 }
 

@@ -33,8 +33,9 @@ void add_weights_flag(CLI::App& app, Dtype& weights, const std::string& help,
 /// Declares the flags; `options` must outlive the parsing.
 void add_kept_flags(CLI::App& app, KeptOptions& options);
 
-/// Runs the job of a command that has them.
-int run_generation(const KeptOptions& options, const std::function<int(Runtime&)>& body);
+/// Runs the job of a command that has them. In fp32 a text has the same bits whatever is beside it.
+int run_generation(const PlacementOptions& placement, const KeptOptions& kept,
+                   const std::function<int(Runtime&)>& body);
 
 /// What a generator is made for.
 struct GeneratorNeeds {

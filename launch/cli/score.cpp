@@ -215,7 +215,7 @@ void add_score(CLI::App& app, Action& chosen) {
         throw UsageError("--compute fp16: is for training; score in bf16 or fp32");
       }
       check(options->placement);
-      return run_generation(options->kept,
+      return run_generation(options->placement, options->kept,
                             [&](Runtime& runtime) { return Scoring(runtime, *options).run(); });
     };
   });

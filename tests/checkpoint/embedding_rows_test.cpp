@@ -141,6 +141,7 @@ TEST_P(LargeTable, GivesTheSameBitsWhereProductsArrangeWeights) {
     const Outcome partly = run(options, 1);
     EXPECT_GT(partly.plan.resident, 0u);
     EXPECT_GT(partly.plan.streamed, 0u);
+    EXPECT_TRUE(partly.plan.looks_up);
     expect_same(partly.results, want.results);
   }
 }

@@ -143,6 +143,21 @@ TEST_P(GoldenGeneration, GivesTheSameBitsWhereverWeightsRest) {
   }
 }
 
+TEST_P(GoldenGeneration, GivesTheSameBitsOnAnyNumberOfRanks) {
+  const PretrainedModel model = frozen_model(GetParam());
+  const test::TemporaryDirectory directory;
+  for (const bool residency : {true, false}) {
+    GeneratorOptions options = tiny_generator();
+    options.residency = residency;
+    options.swap = {{.path = directory.path()}};
+    const Outcome want = generate(model, options, requests_);
+    for (const int ranks : {2, 4}) {
+      SCOPED_TRACE(ranks);
+      expect_same(generate(model, options, requests_, {.ranks = ranks}).results, want.results);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, GoldenGeneration, testing::ValuesIn(test::golden_models()),
                          [](const auto& model) { return model.param; });
 

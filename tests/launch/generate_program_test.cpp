@@ -65,6 +65,24 @@ TEST_F(GenerateProgram, WhatIsGeneratedDoesNotDependOnRanksOrCompany) {
   EXPECT_EQ(run("two", 2, "8"), alone);
 }
 
+TEST_F(GenerateProgram, TextsInFp32HaveTheSameBitsOnAnyNumberOfRanks) {
+  write_rows(12);
+  const auto run = [&](const char* out, int ranks, const char* batch) {
+    const auto done = generate({"--prompts", path("rows.jsonl"), "--max_new_tokens", "8",
+                                "--logprobs", "--greedy", "--batch", batch, "--out", path(out)},
+                               ranks);
+    EXPECT_EQ(done.exit_code, 0) << done.errors;
+    std::map<std::string, json> all;
+    for (const auto& [id, result] : results(out)) all[id] = result["logprobs"];
+    return all;
+  };
+  const std::map<std::string, json> alone = run("alone", 1, "1");
+  ASSERT_EQ(alone.size(), 12u);
+  EXPECT_FALSE(alone.begin()->second.is_null());
+  EXPECT_EQ(run("many", 1, "12"), alone);
+  EXPECT_EQ(run("two", 2, "4"), alone);
+}
+
 TEST_F(GenerateProgram, SpeculatesWithoutChangingWhatIsGenerated) {
   write_rows(12);
   const auto run = [&](const char* out, const std::vector<std::string>& more, int ranks) {

@@ -55,7 +55,9 @@ inline Outcome generate(const PretrainedModel& model, const GeneratorOptions& op
   run.results.resize(requests.size());
   std::mutex mutex;
   run_on_threads(how.ranks, [&](Communicator& communicator) {
-    const std::unique_ptr<Device> device = make_cpu_device(1, how.batch_invariant);
+    // As `strata generate` has it.
+    const bool invariant = how.batch_invariant || options.compute == Dtype::kF32;
+    const std::unique_ptr<Device> device = make_cpu_device(1, invariant);
     Log log(1);
     const Context context{*device, communicator, log};
     const ParameterSource& source = how.values != nullptr ? *how.values : model.source();
